@@ -1,0 +1,33 @@
+//! Setara's consensus rules: what every node must agree on, as verbs over values.
+//!
+//! ```text
+//! block bytes ──decode──► Block ──check_block──► CheckedBlock ──signatures──► SignatureBatch ──verify(rng)
+//!                                                     │
+//!            ChainState (parent) + coins it spends ───┴──connect──► BlockDelta ──apply──► ChainState (child)
+//! ```
+//!
+//! Pure: no I/O, no clock, no randomness of its own, no threads, no logging, no iteration over hash maps. The caller
+//! brings coins, time and random weights. Nothing here panics on any input: the lints below refuse the ways to.
+
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects,
+        clippy::float_arithmetic,
+        clippy::string_slice
+    )
+)]
+
+pub mod address;
+pub mod amount;
+pub mod codec;
+pub mod hash;
+pub mod height;
+pub mod keys;
+pub mod limits;
+pub mod policy;
+pub mod transaction;
