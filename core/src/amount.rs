@@ -65,7 +65,6 @@ impl Amount {
 
 impl fmt::Display for Amount {
     /// Coins with exactly eight decimals, as Bitcoin's JSON-RPC prints them.
-    #[expect(clippy::arithmetic_side_effects, reason = "division and remainder by a non-zero constant")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{:08}", self.0 / SEN_PER_COIN, self.0 % SEN_PER_COIN)
     }

@@ -29,5 +29,7 @@ pub mod hash;
 pub mod height;
 pub mod keys;
 pub mod limits;
+pub mod merkle;
 pub mod policy;
+pub mod pow;
 pub mod transaction;
