@@ -7,4 +7,6 @@
 pub mod client;
 pub mod coins;
 pub mod error;
+pub mod openrpc;
+pub mod registry;
 pub mod types;
