@@ -28,6 +28,7 @@ pub mod codec;
 pub mod hash;
 pub mod height;
 pub mod keys;
+pub mod lattice;
 pub mod limits;
 pub mod merkle;
 pub mod policy;
