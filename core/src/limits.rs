@@ -55,8 +55,14 @@ pub const GENESIS_MESSAGE_BYTES_MAX: u64 = 100;
 /// Characters of a network's name (`[a-z0-9-]`).
 pub const NETWORK_NAME_CHARS_MAX: usize = 32;
 
+/// Characters of a ticker (`[A-Z0-9]`): it labels amounts.
+pub const TICKER_CHARS_MAX: usize = 10;
+
 /// Characters of an address prefix (lower-case letters and digits): keeps every address within 90 characters.
 pub const ADDRESS_PREFIX_CHARS_MAX: usize = 30;
 
 /// Largest block a genesis file may allow: far above any sensible network, far below a peer frame's u24 length.
 pub const BLOCK_BYTES_MAX: u64 = 16_000_000;
+
+/// Smallest limit on blocks that a genesis file may set: a header, a coinbase with a full `extra`, and a few payments.
+pub const BLOCK_BYTES_MIN: u64 = 1_000;
