@@ -24,13 +24,17 @@
 
 pub mod address;
 pub mod amount;
+pub mod block;
 pub mod codec;
+pub mod consensus;
 pub mod hash;
 pub mod height;
 pub mod keys;
 pub mod lattice;
 pub mod limits;
 pub mod merkle;
+pub mod network;
+pub mod nonce;
 pub mod policy;
 pub mod pow;
 pub mod transaction;

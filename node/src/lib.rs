@@ -1,4 +1,3 @@
 //! Setara's full node.
-#![allow(missing_docs)]
 pub mod clock;
 pub mod genesis;
