@@ -17,6 +17,7 @@ use setara_core::hash::{BlockHash, Hash256, sha256};
 use setara_core::height::Height;
 use setara_core::keys::Signature;
 use setara_core::limits;
+use setara_core::network::Network;
 use setara_core::policy::{PolicyError, SpendPolicy, Timelock};
 use setara_core::pow::CompactBits;
 use setara_core::transaction::{Coin, Input, OutPoint, Output, Transaction};
@@ -536,8 +537,7 @@ fn rewards_mature_exactly() {
 #[test]
 fn no_replay_across_networks() {
     let Case { mut chain, mut block } = Case::valid();
-    let mut other = Network::test();
-    other.max_block_bytes = chain.network.max_block_bytes;
+    let other = Network::test();
     sign(&other, &mut block.transactions[2], &[key(2)]);
     seal(&mut block);
     assert_eq!(chain.accept(&block), Err(RuleError::BadSignature { transaction: 3 }));
@@ -620,9 +620,8 @@ fn zero_rewards_make_no_coins() {
 #[test]
 fn inner_nodes_are_no_transactions() {
     let Case { mut chain, block } = Case::valid();
-    let leaves: Vec<_> = std::iter::once(block.coinbase.wtxid())
-        .chain(block.transactions.iter().map(Transaction::wtxid))
-        .collect();
+    let leaves: Vec<_> =
+        std::iter::once(block.coinbase.wtxid()).chain(block.transactions.iter().map(Transaction::wtxid)).collect();
     for pair in leaves.chunks(2) {
         let node = [pair[0].as_bytes().as_slice(), pair[pair.len() - 1].as_bytes()].concat();
         assert_eq!(node.len(), 64);
@@ -676,5 +675,3 @@ fn blocks_round_trip() {
     assert_eq!(checked.size(), bytes.len() as u64);
     assert!(Block::MIN_SIZE <= bytes.len() as u64);
 }
-
-use setara_core::network::Network;

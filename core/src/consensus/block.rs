@@ -189,7 +189,8 @@ fn link(
     checked: &[CheckedTransaction],
     coinbase_txid: TxId,
 ) -> Result<(Vec<Source>, Vec<OutPoint>), RuleError> {
-    let outpoints = || transactions.iter().flat_map(|transaction| transaction.inputs.iter().map(|input| input.outpoint));
+    let outpoints =
+        || transactions.iter().flat_map(|transaction| transaction.inputs.iter().map(|input| input.outpoint));
     if let Some(outpoint) = first_repeated(outpoints()) {
         return Err(RuleError::DoubleSpend { outpoint });
     }

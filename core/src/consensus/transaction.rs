@@ -189,10 +189,7 @@ pub(super) fn check_input(
 }
 
 /// Every signature of a transaction as (key, message, signature): verify them anywhere, before or after all else.
-pub fn transaction_signatures(
-    genesis: BlockHash,
-    checked: &CheckedTransaction,
-) -> Vec<SignatureCheck> {
+pub fn transaction_signatures(genesis: BlockHash, checked: &CheckedTransaction) -> Vec<SignatureCheck> {
     let context = SigningContext::new(genesis, checked.ids.txid, &checked.addresses);
     let mut checks = Vec::with_capacity(checked.claims.len());
     for (input, claims) in (0u32..).zip(&checked.claims) {

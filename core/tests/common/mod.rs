@@ -11,6 +11,7 @@ use setara_core::hash::Hash256;
 use setara_core::keys::{SecretKey, Signature};
 use setara_core::lattice::Lattice;
 use setara_core::network::Network;
+use setara_core::nonce::find_nonce;
 use setara_core::policy::SpendPolicy;
 use setara_core::transaction::{Coin, Coinbase, Input, OutPoint, Output, SigningContext, Transaction, Witness};
 use std::collections::BTreeMap;
@@ -32,9 +33,12 @@ pub fn key_address(number: u64) -> Address {
 
 /// The dev network with a short maturity, so that tests have money early. A parameter, not a rule.
 pub fn network() -> Network {
-    let mut network = Network::dev();
-    network.maturity = 3;
-    network
+    let mut parameters = (*Network::dev()).clone();
+    parameters.maturity = 3;
+    let header = parameters.genesis_block().header;
+    let target = header.bits.to_target().unwrap();
+    parameters.genesis_nonce = find_nonce(&header, target, 0..=u32::MAX).unwrap();
+    Network::new(parameters).unwrap()
 }
 
 #[derive(Clone)]
@@ -69,7 +73,8 @@ impl Chain {
     /// A valid block of these transactions on the tip, mined, paying key 0.
     pub fn block(&self, transactions: Vec<Transaction>) -> Block {
         let height = self.state.header.next_height().unwrap();
-        let fees = Amount::checked_sum(transactions.iter().map(|transaction| transaction.fee().unwrap_or(Amount::ZERO)));
+        let fees =
+            Amount::checked_sum(transactions.iter().map(|transaction| transaction.fee().unwrap_or(Amount::ZERO)));
         let amount = self.network.subsidy(height).checked_add(fees.unwrap()).unwrap();
         let coinbase = Coinbase {
             height,
@@ -135,7 +140,8 @@ impl Chain {
 
 /// An unsigned spend of coins whose policies are `policies`.
 pub fn spend(coins: &[(OutPoint, Coin)], outputs: Vec<Output>, policies: Vec<SpendPolicy>) -> Transaction {
-    let inputs = coins.iter().map(|(outpoint, coin)| Input { outpoint: *outpoint, amount: coin.output.amount }).collect();
+    let inputs =
+        coins.iter().map(|(outpoint, coin)| Input { outpoint: *outpoint, amount: coin.output.amount }).collect();
     let witness = |policy| Witness { policy, signatures: vec![], preimages: vec![], future: vec![] };
     Transaction { inputs, outputs, valid_from: 0, memo: vec![], witnesses: policies.into_iter().map(witness).collect() }
 }
@@ -149,7 +155,7 @@ pub fn sign(network: &Network, transaction: &mut Transaction, keys: &[SecretKey]
         collect_signatures(&witness.policy, &mut vec![], &mut |key, path| {
             let message = context.message(input as u32, path);
             let secret = keys.iter().find(|secret| secret.public_key() == *key);
-            signatures.push(secret.map_or(Signature::from_bytes([0; 64]), |secret| secret.sign(&message)));
+            signatures.push(secret.map_or(Signature::from_bytes([0; 64]), |secret| secret.sign(&message).unwrap()));
         });
         witness.signatures = signatures;
     }
