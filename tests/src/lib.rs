@@ -1,1 +1,4 @@
-//! Placeholder.
+//! What the end-to-end tests share: real processes, and a naive ledger to hold them against. No rules of its own.
+
+pub mod oracle;
+pub mod process;
