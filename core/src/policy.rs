@@ -340,12 +340,15 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn node(&mut self, policy: &SpendPolicy) -> Result<(), PolicyError> {
+    /// Counts the node at the current path, before anything else is done with it.
+    fn count_node(&mut self) -> Result<(), PolicyError> {
         self.nodes = self.nodes.saturating_add(1);
         let depth = u32::try_from(self.path.len()).unwrap_or(u32::MAX).saturating_add(1);
-        if depth > POLICY_DEPTH_MAX || self.nodes > POLICY_NODES_MAX {
-            return Err(PolicyError::TooLarge);
-        }
+        if depth > POLICY_DEPTH_MAX || self.nodes > POLICY_NODES_MAX { Err(PolicyError::TooLarge) } else { Ok(()) }
+    }
+
+    fn node(&mut self, policy: &SpendPolicy) -> Result<(), PolicyError> {
+        self.count_node()?;
         match policy {
             SpendPolicy::Key(key) => {
                 let signature = *self.signatures.next().ok_or(PolicyError::MissingSignature)?;
@@ -374,12 +377,8 @@ impl Walk<'_> {
             return Err(PolicyError::Revealed { n, revealed });
         }
         for (position, child) in (0u8..=u8::MAX).zip(of) {
-            if opaque(&child) {
-                self.nodes = self.nodes.saturating_add(1);
-                continue;
-            }
             self.path.push(position);
-            self.node(child)?;
+            if opaque(&child) { self.count_node()? } else { self.node(child)? }
             self.path.pop();
         }
         Ok(())
