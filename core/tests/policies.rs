@@ -29,7 +29,9 @@ fn lists(items: &[SpendPolicy], longest: usize) -> Vec<Vec<SpendPolicy>> {
     for _ in 0..longest {
         last = last
             .iter()
-            .flat_map(|list: &Vec<SpendPolicy>| items.iter().map(|item| [list.as_slice(), &[item.clone()]].concat()))
+            .flat_map(|list: &Vec<SpendPolicy>| {
+                items.iter().map(|item| [list.as_slice(), std::slice::from_ref(item)].concat())
+            })
             .collect();
         all.extend(last.iter().cloned());
     }

@@ -63,7 +63,6 @@ impl HeaderState {
     }
 
     /// `sorted(times of the last min(11, height + 1) blocks)[count / 2]`.
-    #[expect(clippy::arithmetic_side_effects, reason = "division by a non-zero constant")]
     pub fn median_time_past(&self) -> u32 {
         let mut sorted = self.times;
         let count = usize::from(self.times_count);
