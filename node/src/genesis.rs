@@ -65,12 +65,13 @@ pub struct NewArgs {
     ticker: Option<String>,
     /// How the target changes.
     ///
-    /// `fixed`: every block is equally easy, and the built-in miner paces itself to one block per spacing. Anyone with a
+    /// fixed: every block is equally easy, and the built-in miner paces itself to one block per spacing. Anyone with a
     /// rented ASIC could outrun such a chain, so it is for machines that trust each other; it survives any pause.
-    /// `asert`: the target follows the hash rate on an absolute schedule. For public networks only: after a pause of
-    /// days the next blocks are very easy until the schedule is caught up with, and when a strong miner leaves, blocks
-    /// are slow until the half-life has passed a few times.
-    #[arg(long, value_enum, default_value = "fixed", verbatim_doc_comment)]
+    ///
+    /// asert: the target follows the hash rate on an absolute schedule. For public networks only: after a pause of days
+    /// the next blocks are very easy until the schedule is caught up with, and when a strong miner leaves, blocks are
+    /// slow until the half-life has passed a few times.
+    #[arg(long, value_enum, default_value = "fixed")]
     difficulty: DifficultyArg,
     /// Seconds between blocks [default: 1 (fixed), 60 (asert)].
     #[arg(long, value_name = "SECONDS")]
@@ -349,4 +350,91 @@ fn parse_time(text: &str) -> Result<u32, String> {
     seconds
         .and_then(|seconds: u64| u32::try_from(seconds).ok())
         .ok_or_else(|| "expected 2026-11-01, 2026-11-01T12:00:00Z or Unix seconds".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use clap::{Command, FromArgMatches};
+
+    fn new_network(folder: &Path, options: &str) -> Result<(Network, String), String> {
+        let out = folder.join("genesis.json");
+        let command = GenesisCommand::augment_subcommands(Command::new("genesis"));
+        let arguments = format!("genesis new --name mine --prefix mine --out {} {options}", out.display());
+        let matches = command.try_get_matches_from(arguments.split_whitespace()).map_err(|error| error.to_string())?;
+        let command = GenesisCommand::from_arg_matches(&matches).map_err(|error| error.to_string())?;
+        let mut text = Vec::new();
+        run(command, &ManualClock::new(1_800_000_000), &mut text).map_err(|error| error.to_string())?;
+        Ok((load(&out).map_err(|error| error.to_string())?, String::from_utf8(text).unwrap()))
+    }
+
+    #[test]
+    fn new_writes_a_network_that_loads() {
+        let folder = tempfile::tempdir().unwrap();
+        let address = Address::from_bytes([1; 32]).to_text(&"mine".parse().unwrap());
+        let options = format!("--allocate {address}=7.5 --halving 1000 --message hello --bootstrap seed.example:19750");
+        let (network, text) = new_network(folder.path(), &options).unwrap();
+        assert_eq!((network.name.as_str(), network.ticker.as_str()), ("mine", "MINE"));
+        assert_eq!((network.genesis_time, network.allocated()), (1_800_000_000, 750_000_000));
+        assert!(network.is_fixed());
+        assert!(text.contains(&network.genesis_hash().to_string()) && text.contains("2027-01-15T08:00:00Z"), "{text}");
+        // A file that exists may be in use elsewhere.
+        let error = new_network(folder.path(), &options).unwrap_err();
+        assert!(error.contains("exists"), "{error}");
+    }
+
+    #[test]
+    fn asert_networks_start_at_their_launch_and_are_mined_by_all_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = "--difficulty asert --launch 2027-06-01 --bits 1f00ffff --threads 2";
+        let (network, _) = new_network(folder.path(), options).unwrap();
+        assert_eq!(network.difficulty, Difficulty::Asert { half_life: 14_400 });
+        assert_eq!(civil_time(network.genesis_time.into()), "2027-06-01T00:00:00Z");
+        assert_eq!(network.genesis_bits.get(), 0x1f00_ffff);
+    }
+
+    #[test]
+    fn mistakes_are_named_before_anything_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = [
+            ("--name dev", "cannot be used multiple times"),
+            ("--half-life 5", "--half-life is for --difficulty asert"),
+            ("--difficulty asert --half-life 14399", "`half_life_seconds`: expected at least 14400"),
+            ("--limit 5", "expected eight hexadecimal digits"),
+            ("--bits 2100ffff", "`genesis_bits`: an easier target"),
+            ("--spacing 0", "`spacing_seconds`: expected at least 1"),
+            ("--cap 1", "`initial_subsidy`: more than"),
+            ("--cap 100", "`supply_cap`: emission"),
+            ("--subsidy 0.000000001", "at most 8 decimals"),
+            ("--launch yesterday", "expected 2026-11-01"),
+            ("--launch 2026-02-30", "expected 2026-11-01"),
+            ("--allocate mine1q=5", "--allocate mine1q=5: mistyped"),
+            ("--allocate 5", "expected ADDRESS=COINS"),
+            ("--port 0", "`p2p_port`"),
+            ("--ticker x", "`ticker`"),
+        ];
+        for (options, expected) in rows {
+            let error = new_network(folder.path(), options).unwrap_err();
+            assert!(error.contains(expected), "{options}: {error}");
+        }
+        assert!(std::fs::read_dir(folder.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn show_knows_the_built_in_networks_and_files() {
+        let show = |network: Option<&str>, genesis: Option<PathBuf>, json| {
+            show(&ShowArgs { network: network.map(str::to_owned), genesis, json }).map_err(|error| error.to_string())
+        };
+        assert!(show(None, None, false).unwrap().contains(&Network::main().genesis_hash().to_string()));
+        assert_eq!(show(Some("dev"), None, true).unwrap(), Network::dev().to_json());
+        assert!(show(Some("x"), None, false).unwrap_err().contains("expected main, test or dev"));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.json");
+        assert!(show(None, Some(path.clone()), false).unwrap_err().contains("x.json"));
+        std::fs::write(&path, "{}").unwrap();
+        assert!(show(None, Some(path.clone()), false).unwrap_err().contains("x.json: field `prefix` is missing"));
+        std::fs::write(&path, vec![b' '; 1 << 21]).unwrap();
+        assert!(show(None, Some(path), false).unwrap_err().contains("longer than"));
+    }
 }

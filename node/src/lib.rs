@@ -1,3 +1,9 @@
-//! Setara's full node.
+//! Setara's full node, as a library: the binary reads options and signals, everything else is here.
+
 pub mod clock;
+pub mod config;
+pub mod datadir;
 pub mod genesis;
+pub mod node;
+pub mod signals;
+pub mod telemetry;

@@ -1,2 +1,40 @@
-//! node
-fn main() {}
+//! `setara-node`: reads what is asked for, does it, and turns errors into one line and an exit code.
+
+use setara_node::clock::SystemClock;
+use setara_node::config::{Request, RequestError, request};
+use setara_node::{genesis, node};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+/// Exit code of a wrong command line or configuration.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    // Variables that are no text cannot be ours.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let result: Result<(), Box<dyn Display>> = match request(std::env::args_os(), environment) {
+        Err(RequestError::Usage(error)) => {
+            // Also help and version, which are no errors.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
+        }
+        Err(RequestError::Config(error)) => {
+            let _ = writeln!(io::stderr(), "setara-node: {error}");
+            return ExitCode::from(USAGE);
+        }
+        Ok(Request::Run(config)) => node::run(*config).map_err(|error| Box::new(error) as _),
+        Ok(Request::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(|error| Box::new(error) as _),
+        Ok(Request::Genesis(command)) => {
+            genesis::run(command, &SystemClock::new(), &mut io::stdout()).map_err(|error| Box::new(error) as _)
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "setara-node: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

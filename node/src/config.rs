@@ -1,0 +1,447 @@
+//! Configuration: flags over `SETARA_*` environment over `setara.toml` over defaults.
+//!
+//! What a node runs with is one typed [`Config`]. Unknown keys are refused, with the nearest name suggested; a value out
+//! of range is refused with the option as it is written where it was set. `setara-node config` prints the result and
+//! where each value came from.
+
+mod layers;
+mod options;
+mod parse;
+
+use crate::genesis::{self, GenesisCommand};
+use crate::telemetry::{self, LogFormat};
+use clap::{Command, FromArgMatches, Subcommand};
+pub use layers::{Layers, Setting, Source};
+pub use options::{OPTIONS, OptionSpec, Shape};
+pub use parse::{IpRange, RpcAuth, RpcWhitelist};
+use setara_core::address::Address;
+use setara_core::amount::Amount;
+use setara_core::network::Network;
+use std::ffi::OsString;
+use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The file looked for in the data directory.
+const FILE_NAME: &str = "setara.toml";
+/// Bytes of a MiB, the unit of `--db-cache`.
+const MIB: u64 = 1 << 20;
+/// Bytes of a MB, the unit of `--max-mempool`.
+const MB: u64 = 1_000_000;
+
+/// Everything a node is told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The network.
+    pub network: Arc<Network>,
+    /// Where data is kept, all networks.
+    pub data_dir: PathBuf,
+    /// The RPC server.
+    pub rpc: RpcConfig,
+    /// Bytes of memory for the database and its coins.
+    pub db_cache_bytes: u64,
+    /// Whether transactions and addresses are indexed.
+    pub index: bool,
+    /// Deepest reorganisation that is followed; `None` follows work alone.
+    pub max_reorg: Option<u32>,
+    /// The mempool.
+    pub mempool: MempoolConfig,
+    /// Mining.
+    pub mining: MiningConfig,
+    /// The log.
+    pub log: LogConfig,
+}
+
+/// Options of the RPC server.
+#[derive(Debug, Clone)]
+pub struct RpcConfig {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Who may connect besides this machine.
+    pub allow_ip: Vec<IpRange>,
+    /// Users by salted hash.
+    pub auth: Vec<RpcAuth>,
+    /// A user by name and password.
+    pub user: Option<UserPassword>,
+    /// The only methods some users may call.
+    pub whitelist: Vec<RpcWhitelist>,
+    /// Calls that run at the same time.
+    pub threads: usize,
+    /// Calls that wait before others are turned away.
+    pub work_queue: usize,
+    /// How long a connection may be silent.
+    pub timeout: Duration,
+    /// Connections at the same time.
+    pub max_connections: u32,
+}
+
+impl RpcConfig {
+    /// Whether a connection from `address` is answered at all.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        address.to_canonical().is_loopback() || self.allow_ip.iter().any(|range| range.contains(address))
+    }
+}
+
+/// A name and a password; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserPassword {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+/// What a `Debug` line shows of a secret.
+const HIDDEN: &str = "(hidden)";
+
+impl std::fmt::Debug for UserPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserPassword").field("user", &self.user).field("password", &HIDDEN).finish()
+    }
+}
+
+impl std::fmt::Debug for RpcAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RpcAuth").field("user", &self.user).field("hash", &HIDDEN).finish()
+    }
+}
+
+/// Options of the mempool.
+#[derive(Debug, Clone)]
+pub struct MempoolConfig {
+    /// Bytes of memory.
+    pub max_bytes: u64,
+    /// Least fee per 1,000 bytes.
+    pub min_relay_fee: Amount,
+    /// How long a transaction waits.
+    pub expiry: Duration,
+}
+
+/// Options of mining.
+#[derive(Debug, Clone)]
+pub struct MiningConfig {
+    /// Mine here, to this address.
+    pub mine: Option<Address>,
+    /// Threads that mine.
+    pub threads: usize,
+    /// Who is paid by templates for other miners.
+    pub address: Option<Address>,
+}
+
+/// Options of the log.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// What is logged.
+    pub filter: String,
+    /// Whether to log to a file too.
+    pub file: bool,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// A key that means nothing.
+    #[error("{place}: unknown option `{}`{suggestion}", name.escape_debug())]
+    Unknown {
+        /// Where it stands.
+        place: String,
+        /// The key.
+        name: String,
+        /// `, did you mean ...?` or nothing.
+        suggestion: String,
+    },
+    /// A value that an option cannot have.
+    #[error("{name}: {reason}")]
+    Invalid {
+        /// The option, as it is written where it was set.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The file cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Request {
+    /// Run a node.
+    Run(Box<Config>),
+    /// Print this text: effective values and their sources.
+    Print(String),
+    /// Make or show a network.
+    Genesis(GenesisCommand),
+}
+
+/// Why there is nothing to do.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    /// A wrong command line, or one that asks for help or the version.
+    #[error(transparent)]
+    Usage(#[from] clap::Error),
+    /// A wrong configuration.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+}
+
+/// The command line.
+fn command() -> Command {
+    let about = "Setara full node: keeps the whole chain, checks every rule, answers JSON-RPC";
+    let more = "Options may also stand in the environment (SETARA_DB_CACHE=2000; several values of a repeatable option \
+        are separated by ;) and in the file (db-cache = 2000; for one network under [networks.dev]). Flags beat the \
+        environment, the environment beats the file. `setara-node config` shows what holds and why.\n\n\
+        A development node:\n  setara-node --network dev\n\
+        A network of your own:\n  setara-node genesis new --name mine --prefix mine --out mine.json\n  \
+        setara-node --genesis mine.json";
+    let config = Command::new("config")
+        .about("Show every option's value and where it was set")
+        .disable_help_subcommand(true)
+        .args(options::arguments());
+    let genesis = GenesisCommand::augment_subcommands(Command::new("genesis"))
+        .about("Make a network of your own, or show one")
+        .subcommand_required(true);
+    Command::new("setara-node")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(about)
+        .after_help(more)
+        .args(options::arguments())
+        .subcommand(config)
+        .subcommand(genesis)
+}
+
+/// Reads a command line (program name first) and an environment.
+pub fn request(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Request, RequestError> {
+    let matches = command().try_get_matches_from(arguments)?;
+    let mut layers = Layers::default();
+    layers.add_flags(&matches);
+    match matches.subcommand() {
+        Some(("genesis", matches)) => {
+            if let Some(option) = OPTIONS.iter().find(|option| layers.get(option.name).is_some()) {
+                return Err(invalid(&layers, option.name, "means nothing before `genesis`").into());
+            }
+            Ok(Request::Genesis(GenesisCommand::from_arg_matches(matches)?))
+        }
+        Some((_, matches)) => {
+            layers.add_flags(matches);
+            let config = resolve(&mut layers, environment)?;
+            Ok(Request::Print(effective(&config, &layers)))
+        }
+        None => Ok(Request::Run(Box::new(resolve(&mut layers, environment)?))),
+    }
+}
+
+/// Adds the other sources to the command line's and types the result.
+fn resolve(layers: &mut Layers, environment: impl Iterator<Item = (String, String)>) -> Result<Config, ConfigError> {
+    let environment: Vec<(String, String)> = environment.collect();
+    let home = environment.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
+    layers.add_environment(environment.into_iter())?;
+
+    let file = match layers.get("config") {
+        Some(setting) => Some(expand(first(setting), home.as_ref())),
+        // Only where data is looked for without a file; the file may then move the data elsewhere.
+        None => data_dir(layers, home.as_ref()).ok().map(|dir| dir.join(FILE_NAME)).filter(|file| file.exists()),
+    };
+    let tables = file.map(|file| layers.add_file(&file)).transpose()?;
+    let network = network(layers)?;
+    if let Some(tables) = tables {
+        layers.add_network(tables, &network.name)?;
+    }
+    typed(layers, network, data_dir(layers, home.as_ref())?)
+}
+
+fn first(setting: &Setting) -> &str {
+    setting.values.first().map_or("", String::as_str)
+}
+
+/// A path whose leading `~` is the home directory: files and environments have no shell to expand it.
+fn expand(text: &str, home: Option<&PathBuf>) -> PathBuf {
+    match (text.strip_prefix("~/"), home) {
+        (Some(rest), Some(home)) => home.join(rest),
+        _ => PathBuf::from(text),
+    }
+}
+
+fn data_dir(layers: &Layers, home: Option<&PathBuf>) -> Result<PathBuf, ConfigError> {
+    match (layers.get("data-dir"), home) {
+        (Some(setting), _) if first(setting).is_empty() => Err(invalid(layers, "data-dir", "expected a folder")),
+        (Some(setting), _) => Ok(expand(first(setting), home)),
+        (None, Some(home)) => Ok(home.join(".setara")),
+        (None, None) => Err(invalid(layers, "data-dir", "needed, as HOME is not set")),
+    }
+}
+
+/// The network that the strongest source names.
+fn network(layers: &Layers) -> Result<Network, ConfigError> {
+    let by_name = |name: &str| {
+        Network::built_in(name).ok_or_else(|| {
+            let known = ["main", "test", "dev"];
+            let suggestion = options::suggestion(name, known.into_iter());
+            let reason = format!("`{}` is not built in{suggestion} (others: --genesis FILE)", name.escape_debug());
+            invalid(layers, "network", &reason)
+        })
+    };
+    let by_file =
+        |file: &str| genesis::load(file.as_ref()).map_err(|error| invalid(layers, "genesis", &error.to_string()));
+    match (layers.get("network"), layers.get("genesis")) {
+        (None, None) => Ok(Network::main()),
+        (Some(name), None) => by_name(first(name)),
+        (None, Some(file)) => by_file(first(file)),
+        (Some(name), Some(file)) if name.source == file.source => {
+            Err(invalid(layers, "network", "a network is named or given by --genesis, not both"))
+        }
+        (Some(name), Some(file)) if name.source.beats(&file.source) => by_name(first(name)),
+        (Some(_), Some(file)) => by_file(first(file)),
+    }
+}
+
+fn invalid(layers: &Layers, name: &'static str, reason: &str) -> ConfigError {
+    let source = layers.get(name).map_or(&Source::Default, |setting| &setting.source);
+    let name = options::find(name).map_or_else(|| name.to_owned(), |option| source.name_of(option));
+    ConfigError::Invalid { name, reason: reason.to_owned() }
+}
+
+/// One option's value, if it is set.
+fn one<T>(
+    layers: &Layers,
+    name: &'static str,
+    parse: impl Fn(&str) -> Result<T, String>,
+) -> Result<Option<T>, ConfigError> {
+    let Some(setting) = layers.get(name) else { return Ok(None) };
+    parse(first(setting)).map(Some).map_err(|reason| invalid(layers, name, &reason))
+}
+
+/// Every value of a repeatable option.
+fn many<T: std::str::FromStr<Err = String>>(layers: &Layers, name: &'static str) -> Result<Vec<T>, ConfigError> {
+    let values = layers.get(name).map_or(&[][..], |setting| &setting.values);
+    let parsed = values.iter().map(|value| value.parse::<T>().map_err(|reason| invalid(layers, name, &reason)));
+    parsed.collect()
+}
+
+/// A number in a range, or its default.
+fn number(layers: &Layers, name: &'static str, range: std::ops::RangeInclusive<u64>) -> Result<u64, ConfigError> {
+    let default = options::find(name).and_then(|option| option.default.parse().ok());
+    let value = one(layers, name, |text| parse::number(text, range.clone()))?;
+    Ok(value.or(default).expect("the table has a number as the default"))
+}
+
+fn size(layers: &Layers, name: &'static str, range: std::ops::RangeInclusive<u64>) -> Result<usize, ConfigError> {
+    Ok(usize::try_from(number(layers, name, range)?).expect("ranges of counts fit a usize"))
+}
+
+/// Types what the layers say.
+fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config, ConfigError> {
+    let address = |name| one(layers, name, |text| parse::address(text, &network));
+    let mine = address("mine")?;
+    let mining_address = address("mining-address")?.or(mine);
+    let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
+    let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
+    Ok(Config {
+        rpc: rpc(layers, &network)?,
+        db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
+        index: !flag("no-index")?,
+        max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
+        mempool: MempoolConfig {
+            max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,
+            min_relay_fee: Amount::from_sen(number(layers, "min-relay-fee", 0..=100_000_000)?),
+            expiry: Duration::from_secs(number(layers, "mempool-expiry", 1..=24 * 366)? * 3600),
+        },
+        mining: MiningConfig { mine, threads: size(layers, "mine-threads", 1..=1024)?, address: mining_address },
+        log: LogConfig {
+            format: one(layers, "log-format", str::parse)?.unwrap_or_default(),
+            filter: one(layers, "log-filter", |text| telemetry::check_filter(text).map(|()| text.to_owned()))?
+                .unwrap_or_else(|| telemetry::FILTER_DEFAULT.to_owned()),
+            file: !flag("no-log-file")?,
+        },
+        network: Arc::new(network),
+        data_dir,
+    })
+}
+
+fn rpc(layers: &Layers, network: &Network) -> Result<RpcConfig, ConfigError> {
+    let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), network.rpc_port());
+    let listen = one(layers, "rpc-listen", parse::socket_address)?.unwrap_or(default);
+    let allow_ip: Vec<IpRange> = many(layers, "rpc-allow-ip")?;
+    if !listen.ip().is_loopback() && allow_ip.is_empty() {
+        let reason = format!("{listen} is open to other machines: say who may connect with --rpc-allow-ip");
+        return Err(invalid(layers, "rpc-listen", &reason));
+    }
+    let text = |name| one(layers, name, |text| Ok(text.to_owned()));
+    let user = match (text("rpc-user")?, text("rpc-password")?) {
+        (Some(user), Some(password)) if !user.is_empty() && !user.contains(':') && !password.is_empty() => {
+            Some(UserPassword { user, password })
+        }
+        (Some(_), Some(_)) => return Err(invalid(layers, "rpc-user", "expected a name without `:`, and a password")),
+        (Some(_), None) => return Err(invalid(layers, "rpc-user", "needs --rpc-password too")),
+        (None, Some(_)) => return Err(invalid(layers, "rpc-password", "needs --rpc-user too")),
+        (None, None) => None,
+    };
+    Ok(RpcConfig {
+        listen,
+        allow_ip,
+        auth: many(layers, "rpcauth")?,
+        user,
+        whitelist: many(layers, "rpc-whitelist")?,
+        threads: size(layers, "rpc-threads", 1..=1024)?,
+        work_queue: size(layers, "rpc-work-queue", 1..=1 << 20)?,
+        timeout: Duration::from_secs(number(layers, "rpc-timeout", 1..=3600)?),
+        max_connections: u32::try_from(number(layers, "rpc-max-connections", 1..=1 << 16)?).expect("in range"),
+    })
+}
+
+/// Every option's value and source, in the form of the file.
+fn effective(config: &Config, layers: &Layers) -> String {
+    let mut text = format!("# Network {}, data in {}\n", config.network.name, config.data_dir.display());
+    let mut group = "";
+    for option in OPTIONS {
+        if option.group != group {
+            group = option.group;
+            let _ = write!(text, "\n# {group}\n");
+        }
+        let setting = layers.get(option.name);
+        let shown = |value: &str| {
+            let value = if option.is_secret() { HIDDEN } else { value };
+            toml::Value::String(value.to_owned()).to_string()
+        };
+        let line = match (option.shape, setting) {
+            (Shape::Flag, setting) => {
+                let on = setting.is_some_and(|setting| parse::boolean(first(setting)).unwrap_or(false));
+                format!("{} = {on}", option.name)
+            }
+            (Shape::One(_), Some(setting)) => {
+                format!("{} = {}", option.name, shown(first(setting)))
+            }
+            (Shape::Many(_), Some(setting)) => {
+                let values: Vec<String> = setting.values.iter().map(|value| shown(value)).collect();
+                format!("{} = [{}]", option.name, values.join(", "))
+            }
+            (Shape::One(_), None) if option.name == "data-dir" => {
+                format!("# {} = {}", option.name, shown(&config.data_dir.to_string_lossy()))
+            }
+            (Shape::One(_), None) if option.name == "rpc-listen" => {
+                format!("# {} = {}", option.name, shown(&config.rpc.listen.to_string()))
+            }
+            (Shape::One(_), None) if option.default.is_empty() => format!("# {} is not set", option.name),
+            (Shape::One(_), None) => format!("# {} = {}", option.name, option.default),
+            (Shape::Many(_), None) => format!("# {} = []", option.name),
+        };
+        let source = setting.map_or(&Source::Default, |setting| &setting.source);
+        let _ = writeln!(text, "{line:<48} # {source}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! Every option of the node, once: its name, its meaning, its default.
+//!
+//! Flags, environment variables, keys of the file, `--help` and `config` are all made from this table, so none of them
+//! can forget an option or tell another story.
+
+use clap::{Arg, ArgAction};
+
+/// How often an option may be given, and what it takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shape {
+    /// Takes nothing: it is there or not.
+    Flag,
+    /// Takes one value, called this in `--help`.
+    One(&'static str),
+    /// Takes one value each time, called this in `--help`.
+    Many(&'static str),
+}
+
+/// An option.
+#[derive(Debug)]
+pub struct OptionSpec {
+    /// `--name`; `SETARA_NAME` with underscores in the environment; `name` in the file.
+    pub name: &'static str,
+    /// What it takes.
+    pub shape: Shape,
+    /// The default as people read it; empty for none.
+    pub default: &'static str,
+    /// Heading in `--help`.
+    pub group: &'static str,
+    /// What it does.
+    pub help: &'static str,
+}
+
+impl OptionSpec {
+    /// The environment variable.
+    pub fn environment(&self) -> String {
+        format!("{ENVIRONMENT_PREFIX}{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// Whether its value must not be shown.
+    pub fn is_secret(&self) -> bool {
+        matches!(self.name, "rpc-password" | "rpcauth")
+    }
+}
+
+/// What our environment variables start with.
+pub const ENVIRONMENT_PREFIX: &str = "SETARA_";
+/// Environment variables with our prefix that belong to the wallet.
+pub const WALLET_ENVIRONMENT_PREFIX: &str = "SETARA_WALLET";
+/// Separates the values of a repeatable option in the environment; no value has it inside.
+pub const ENVIRONMENT_SEPARATOR: char = ';';
+
+const NETWORK: &str = "Network and data";
+const RPC: &str = "RPC";
+const STORAGE: &str = "Storage";
+const MEMPOOL: &str = "Mempool";
+const MINING: &str = "Mining";
+const LOG: &str = "Log";
+
+const fn option(
+    group: &'static str,
+    name: &'static str,
+    shape: Shape,
+    default: &'static str,
+    help: &'static str,
+) -> OptionSpec {
+    OptionSpec { name, shape, default, group, help }
+}
+
+/// All options, in the order people read them.
+pub const OPTIONS: &[OptionSpec] = &[
+    option(NETWORK, "network", Shape::One("NAME"), "main", "A built-in network: main, test or dev"),
+    option(NETWORK, "genesis", Shape::One("FILE"), "", "A network of your own, by its genesis file"),
+    option(
+        NETWORK,
+        "data-dir",
+        Shape::One("DIR"),
+        "~/.setara",
+        "Where data is kept, each network in a folder of its own",
+    ),
+    option(NETWORK, "config", Shape::One("FILE"), "DATA_DIR/setara.toml", "The file that sets these options"),
+    option(
+        RPC,
+        "rpc-listen",
+        Shape::One("HOST:PORT"),
+        "127.0.0.1 and the port after the peers'",
+        "Where the RPC server listens; port 0 takes a free one, which endpoints.json then names",
+    ),
+    option(
+        RPC,
+        "rpc-allow-ip",
+        Shape::Many("IP[/BITS]"),
+        "",
+        "Who may connect besides this machine; needed to listen anywhere but on loopback",
+    ),
+    option(
+        RPC,
+        "rpcauth",
+        Shape::Many("USER:SALT$HASH"),
+        "",
+        "A user besides the cookie's, as Bitcoin's rpcauth.py prints it; HASH = HMAC-SHA256(SALT, password)",
+    ),
+    option(
+        RPC,
+        "rpc-user",
+        Shape::One("USER"),
+        "",
+        "A user by name and password; rpcauth keeps the password out of here",
+    ),
+    option(RPC, "rpc-password", Shape::One("PASSWORD"), "", "That user's password"),
+    option(
+        RPC,
+        "rpc-whitelist",
+        Shape::Many("USER:METHOD,..."),
+        "",
+        "The only methods that a user may call; given twice for a user, those in both",
+    ),
+    option(RPC, "rpc-threads", Shape::One("N"), "16", "Calls that run at the same time"),
+    option(RPC, "rpc-work-queue", Shape::One("N"), "1024", "Calls that wait for their turn before others get a 503"),
+    option(RPC, "rpc-timeout", Shape::One("SECONDS"), "30", "How long a connection may be silent"),
+    option(RPC, "rpc-max-connections", Shape::One("N"), "1000", "Connections at the same time"),
+    option(STORAGE, "db-cache", Shape::One("MIB"), "450", "Memory for the database and its coins"),
+    option(STORAGE, "no-index", Shape::Flag, "", "Keep no index of transactions and addresses (wallets need it)"),
+    option(
+        STORAGE,
+        "max-reorg",
+        Shape::One("BLOCKS"),
+        "",
+        "Refuse to leave a chain for one that forks off more than this many blocks ago; a decision of yours alone, \
+         which can split you from the network",
+    ),
+    option(MEMPOOL, "max-mempool", Shape::One("MB"), "300", "Memory for transactions that wait for a block"),
+    option(MEMPOOL, "min-relay-fee", Shape::One("SEN"), "1000", "Least fee per 1,000 bytes of a transaction, in sen"),
+    option(MEMPOOL, "mempool-expiry", Shape::One("HOURS"), "336", "How long a transaction waits before it is dropped"),
+    option(MINING, "mine", Shape::One("ADDRESS"), "", "Mine on this machine's processors, to this address"),
+    option(MINING, "mine-threads", Shape::One("N"), "1", "Threads that mine"),
+    option(
+        MINING,
+        "mining-address",
+        Shape::One("ADDRESS"),
+        "that of --mine",
+        "Who is paid by block templates for other miners",
+    ),
+    option(LOG, "log-format", Shape::One("text|json"), "text", "How log lines look"),
+    option(
+        LOG,
+        "log-filter",
+        Shape::One("FILTER"),
+        "info",
+        "What is logged: error, warn, info, debug or trace, for all or by part, as in info,mempool=debug",
+    ),
+    option(LOG, "no-log-file", Shape::Flag, "", "Log to standard error only, not to DATA_DIR/NETWORK/setara.log"),
+];
+
+/// The option of this name.
+pub fn find(name: &str) -> Option<&'static OptionSpec> {
+    OPTIONS.iter().find(|option| option.name == name)
+}
+
+/// The flags, for the command line.
+pub fn arguments() -> impl Iterator<Item = Arg> {
+    OPTIONS.iter().map(|option| {
+        let argument = Arg::new(option.name).long(option.name).help_heading(option.group);
+        let default = match option.default {
+            "" => String::new(),
+            default => format!(" [default: {default}]"),
+        };
+        let argument = argument.help(format!("{}{default}", option.help));
+        match option.shape {
+            Shape::Flag => argument.action(ArgAction::SetTrue),
+            Shape::One(value) => argument.value_name(value).action(ArgAction::Set),
+            Shape::Many(value) => argument.value_name(value).action(ArgAction::Append),
+        }
+    })
+}
+
+/// `, did you mean ...?` with the nearest name, if one is near; else nothing.
+pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
+    /// Below this similarity (Jaro-Winkler, 0 to 1) a suggestion is a guess.
+    const SIMILARITY_MIN: f64 = 0.8;
+    let rated = known.map(|name| (strsim::jaro_winkler(unknown, name), name));
+    let best = rated.max_by(|left, right| left.0.total_cmp(&right.0));
+    match best {
+        Some((similarity, name)) if similarity >= SIMILARITY_MIN => format!(", did you mean `{name}`?"),
+        _ => String::new(),
+    }
+}

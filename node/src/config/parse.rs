@@ -1,0 +1,182 @@
+//! The types of option values, and what is wrong with a text that is none.
+
+use setara_core::address::Address;
+use setara_core::network::Network;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
+/// Addresses that may connect: one, or all that share its first bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct IpRange {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl IpRange {
+    /// Whether `address` is in it; IPv4 addresses inside IPv6 count as IPv4.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address.to_canonical()) {
+            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
+                let differ = u32::from(ours) ^ u32::from(theirs);
+                u32::from(self.bits) <= differ.leading_zeros()
+            }
+            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
+                let differ = u128::from(ours) ^ u128::from(theirs);
+                u32::from(self.bits) <= differ.leading_zeros()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl FromStr for IpRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected an IP address, or one with a number of bits such as 192.168.0.0/16".to_owned();
+        let (address, bits) = match text.split_once('/') {
+            Some((address, bits)) => (address, Some(bits)),
+            None => (text, None),
+        };
+        let address = address.parse::<IpAddr>().map_err(|_| expected())?.to_canonical();
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let bits = match bits {
+            None => bits_max,
+            Some(bits) => bits.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(expected)?,
+        };
+        Ok(Self { address, bits })
+    }
+}
+
+/// A user of the RPC server by salted hash, as Bitcoin's `rpcauth`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RpcAuth {
+    /// The user's name.
+    pub user: String,
+    /// HMAC key, as the text it is written as.
+    pub salt: String,
+    /// HMAC-SHA256 of the password.
+    pub hash: [u8; 32],
+}
+
+impl FromStr for RpcAuth {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected USER:SALT$HASH, HASH being 64 hexadecimal digits".to_owned();
+        let (user, rest) = text.split_once(':').ok_or_else(expected)?;
+        let (salt, hash) = rest.split_once('$').ok_or_else(expected)?;
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hash, &mut bytes).map_err(|_| expected())?;
+        if user.is_empty() || salt.is_empty() {
+            return Err(expected());
+        }
+        Ok(Self { user: user.to_owned(), salt: salt.to_owned(), hash: bytes })
+    }
+}
+
+/// The only methods that a user may call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RpcWhitelist {
+    /// The user's name.
+    pub user: String,
+    /// Names of methods.
+    pub methods: Vec<String>,
+}
+
+impl FromStr for RpcWhitelist {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (user, methods) = text.split_once(':').ok_or("expected USER:METHOD,METHOD")?;
+        let methods = methods.split(',').map(str::trim).filter(|method| !method.is_empty());
+        let methods = methods.map(str::to_ascii_lowercase).collect();
+        if user.is_empty() {
+            Err("expected USER:METHOD,METHOD".into())
+        } else {
+            Ok(Self { user: user.to_owned(), methods })
+        }
+    }
+}
+
+/// Where to listen: an IP address or `localhost`, and a port.
+pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
+    let named = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let localhost = named.map(|port| SocketAddr::new(Ipv4Addr::LOCALHOST.into(), port));
+    localhost.or_else(|| text.parse().ok()).ok_or_else(|| "expected IP:PORT such as 127.0.0.1:19721".into())
+}
+
+/// A whole number in a range.
+pub fn number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
+    let number = text.parse().ok().filter(|number| range.contains(number));
+    number.ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// An address of this network.
+pub fn address(text: &str, network: &Network) -> Result<Address, String> {
+    Address::from_text(text, &network.prefix).map_err(|error| error.to_string())
+}
+
+/// `true` or `false`, and what shells say for them.
+pub fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("expected true or false".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ip_ranges_hold_what_shares_their_bits() {
+        let rows = [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.1.2.3", "10.1.2.3", true),
+            ("10.1.2.3", "10.1.2.2", false),
+            ("10.1.2.3", "::ffff:10.1.2.3", true),
+            ("::ffff:10.1.2.3", "10.1.2.3", true),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "::1", true),
+            ("::/0", "1.2.3.4", false),
+            ("fe80::/10", "febf::1", true),
+            ("fe80::/10", "fec0::1", false),
+        ];
+        for (range, address, inside) in rows {
+            let range: IpRange = range.parse().unwrap();
+            assert_eq!(range.contains(address.parse().unwrap()), inside, "{range:?} {address}");
+        }
+        for bad in ["", "10.0.0.0/33", "::/129", "10.0.0/8", "example.org", "10.0.0.0/", "10.0.0.0/-1"] {
+            assert!(bad.parse::<IpRange>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn users_and_whitelists_are_read_as_bitcoin_writes_them() {
+        let hash = "ab".repeat(32);
+        let auth: RpcAuth = format!("alice:0123$${hash}").replace("$$", "$").parse().unwrap();
+        assert_eq!((auth.user.as_str(), auth.salt.as_str(), auth.hash), ("alice", "0123", [0xab; 32]));
+        for bad in ["", "alice", "alice:salt", "alice:salt$ab", ":salt$", &format!(":s${hash}"), &format!("a:${hash}")]
+        {
+            assert!(bad.parse::<RpcAuth>().is_err(), "{bad}");
+        }
+        let list: RpcWhitelist = "bob:getblock, getblockCount,".parse().unwrap();
+        assert_eq!((list.user.as_str(), list.methods), ("bob", vec!["getblock".to_owned(), "getblockcount".into()]));
+        assert_eq!("bob:".parse::<RpcWhitelist>().unwrap().methods, Vec::<String>::new());
+        assert!("bob".parse::<RpcWhitelist>().is_err());
+    }
+
+    #[test]
+    fn socket_addresses_are_addresses_or_localhost() {
+        assert_eq!(socket_address("localhost:0").unwrap().to_string(), "127.0.0.1:0");
+        assert_eq!(socket_address("[::1]:5").unwrap().to_string(), "[::1]:5");
+        for bad in ["", "localhost", "localhost:x", "1.2.3.4", "1.2.3.4:65536", "example.org:80", "::1:5:"] {
+            assert!(socket_address(bad).is_err(), "{bad}");
+        }
+    }
+}
