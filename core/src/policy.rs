@@ -378,7 +378,11 @@ impl Walk<'_> {
         }
         for (position, child) in (0u8..=u8::MAX).zip(of) {
             self.path.push(position);
-            if opaque(&child) { self.count_node()? } else { self.node(child)? }
+            if opaque(&child) {
+                self.count_node()?
+            } else {
+                self.node(child)?
+            }
             self.path.pop();
         }
         Ok(())

@@ -134,7 +134,9 @@ pub fn start(
 fn log_panics() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let message = panic.payload_as_str().unwrap_or("(no message)");
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied().or(payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("(no message)");
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(target: "setara_node::node", place, "panic: {message}");
         usual(panic);
