@@ -1,9 +1,13 @@
 //! Setara's full node, as a library: the binary reads options and signals, everything else is here.
 
+pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod datadir;
 pub mod genesis;
 pub mod node;
 pub mod signals;
+pub mod store;
 pub mod telemetry;
+#[doc(hidden)]
+pub mod testing;

@@ -1,0 +1,404 @@
+//! The chain as a plain struct: blocks and the time go in, verdicts come out. No thread, no clock.
+//!
+//! ```text
+//! submit ─► header rules ─► early? ─► body matches, block rules ─► into the tree ─► activate ─► flush ─► publish
+//!            │ no trace      │ held    │ no trace, or marked           (reorg.rs)    (flush.rs)
+//! ```
+//!
+//! Two kinds of failure that never mix: a broken rule is the block's ([`SubmitError`]); a [`ChainFault`] is this node's,
+//! is final, and marks no block. After a fault nothing is written any more.
+
+use super::audit::Audits;
+use super::coins::CoinCache;
+use super::early::EarlyBlocks;
+use super::events::Shared;
+use super::flush::Pending;
+use super::tree::{HeaderTree, NodeId};
+use super::verify::{Prepared, Unprepared, Verifier};
+use super::{Accepted, ChainFault, SubmitError};
+use crate::store::schema::flags;
+use crate::store::{SpaceCheck, Store};
+use setara_core::block::{Block, Header};
+use setara_core::codec;
+use setara_core::consensus::{ChainState, CheckedBlock, Class, HeaderState, RuleError, check_header, header_is_early};
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use setara_core::lattice::Lattice;
+use setara_core::network::Network;
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Blocks further ahead of the tip than this are not kept unless asked for: two days at ten minutes, as in Core.
+const AHEAD_BLOCKS_MAX: u32 = 288;
+/// Verdicts remembered with their reason; older ones are still known to be invalid.
+const REASONS_MAX: usize = 4096;
+
+/// A moment, as the caller's clock tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// Unix seconds: what block times are held against.
+    pub unix_seconds: u64,
+    /// For intervals.
+    pub monotonic: Duration,
+}
+
+/// Where a block comes from: whether its body is kept when it does not help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The operator, this node's miner, or a peer that was asked for it.
+    Wanted,
+    /// A peer that was not asked.
+    Unrequested,
+}
+
+/// Settings of the chain.
+#[derive(Debug, Clone)]
+pub struct ChainOptions {
+    /// Memory for cached coins.
+    pub coin_cache_bytes: usize,
+    /// Deepest reorganisation that is followed; `None` follows all.
+    pub max_reorg: Option<u32>,
+    /// While loading in bulk, the longest time between two flushes: what a crash repeats.
+    pub flush_interval: Duration,
+    /// Refuses to write on a nearly full disk.
+    pub space: Option<SpaceCheck>,
+    /// Name of the data directory, for errors.
+    pub directory: String,
+}
+
+impl Default for ChainOptions {
+    fn default() -> Self {
+        Self {
+            coin_cache_bytes: 225 << 20,
+            max_reorg: None,
+            flush_interval: Duration::from_secs(60),
+            space: None,
+            directory: "the data directory".to_owned(),
+        }
+    }
+}
+
+/// A block that is about to be connected, already decoded and checked.
+pub(super) struct Fresh {
+    pub id: NodeId,
+    pub checked: CheckedBlock,
+    /// Whether its signatures have been verified.
+    pub signed: bool,
+}
+
+/// The chain.
+pub struct ChainCore {
+    pub(super) network: Arc<Network>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) options: ChainOptions,
+    pub(super) verifier: Verifier,
+    pub(super) tree: HeaderTree,
+    /// The active chain by height.
+    pub(super) active: Vec<NodeId>,
+    pub(super) state: ChainState,
+    pub(super) lattice: Lattice,
+    pub(super) coins: CoinCache,
+    pub(super) pending: Pending,
+    pub(super) fresh: Option<Fresh>,
+    pub(super) reasons: BTreeMap<NodeId, RuleError>,
+    pub(super) audits: Audits,
+    pub(super) early: EarlyBlocks,
+    pub(super) fault: Option<ChainFault>,
+    pub(super) shared: Arc<Shared>,
+    /// Views published.
+    pub(super) sequence: u64,
+}
+
+impl ChainCore {
+    /// The tip's state, perhaps not yet flushed.
+    pub const fn tip(&self) -> &ChainState {
+        &self.state
+    }
+
+    /// Why the chain has stopped, if it has.
+    pub const fn fault(&self) -> Option<&ChainFault> {
+        self.fault.as_ref()
+    }
+
+    /// Whether `hash` may still be connected: known, and neither failed nor unwanted nor above such a block.
+    pub fn is_bad(&self, hash: &BlockHash) -> Option<bool> {
+        self.tree.find(hash).map(|id| self.tree.node(id).is_bad())
+    }
+
+    pub(super) fn usable(&self) -> Result<(), SubmitError> {
+        self.fault.clone().map_or(Ok(()), |fault| Err(SubmitError::Fault(fault)))
+    }
+
+    /// Remembers a fault: nothing is judged or written from now on.
+    pub(super) fn fail(&mut self, fault: ChainFault) -> SubmitError {
+        let fault = self.fault.get_or_insert_with(|| {
+            tracing::error!(%fault, "the chain has stopped");
+            fault
+        });
+        self.shared.set_fault(fault.to_string());
+        SubmitError::Fault(fault.clone())
+    }
+
+    /// Stops the chain because its thread panicked.
+    pub(super) fn panicked(&mut self, message: String) {
+        self.fail(ChainFault::Panicked(message));
+    }
+
+    /// Takes a block. When this returns, what it did is on disk and in the published view.
+    pub fn submit(&mut self, block: Block, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
+        self.usable()?;
+        let outcome = self.submit_block(block, origin, now);
+        // Also after a refusal: a mark against a block is kept.
+        self.flush(now).map_err(|fault| self.fail(fault))?;
+        outcome
+    }
+
+    fn submit_block(&mut self, block: Block, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
+        let header = block.header;
+        let (parent, state) = match self.place(&header)? {
+            Place::Known => return Ok(Accepted::Duplicate),
+            Place::New(parent, state) => (parent, state),
+        };
+        if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
+            let ripe = u64::from(header.time).saturating_sub(u64::from(self.network.max_future_seconds));
+            let size = codec::encode(&block).len() as u64;
+            self.early.hold(ripe, block, size);
+            return Err(SubmitError::Early(error));
+        }
+        if origin == Origin::Unrequested && !self.is_worth_keeping(&state) {
+            return Ok(Accepted::Ignored);
+        }
+        match self.verifier.check(block) {
+            Ok(checked) => {
+                let bytes = codec::encode(checked.block());
+                self.accept(parent, state, checked, bytes, false, now)
+            }
+            Err(error) => Err(self.refuse(parent, state, header, error)),
+        }
+    }
+
+    /// Where a header belongs; everything that can be said of it without its body and the time.
+    fn place(&self, header: &Header) -> Result<Place, SubmitError> {
+        if let Some(known) = self.tree.find(&header.hash()) {
+            let node = self.tree.node(known);
+            if node.is_bad() {
+                return Err(self.verdict(known));
+            }
+            if let Some(error) = self.audits.reason(known) {
+                return Err(SubmitError::SetAside(error.clone()));
+            }
+            if node.has(flags::BODY) {
+                return Ok(Place::Known);
+            }
+        }
+        let parent = self.tree.find(&header.previous).ok_or(SubmitError::MissingParent(header.previous))?;
+        let below = self.tree.node(parent);
+        if below.is_bad() {
+            return Err(SubmitError::InvalidParent(header.previous));
+        }
+        // No trace of a header that fails: the next one to send it is told the same, for the same small price.
+        let state = check_header(&self.network, &below.state, header).map_err(SubmitError::Invalid)?;
+        Ok(Place::New(parent, state))
+    }
+
+    /// Whether an unrequested body is kept: it could become the tip, and is not absurdly far ahead.
+    fn is_worth_keeping(&self, state: &HeaderState) -> bool {
+        let ahead = state.height.blocks_since(self.state.height()).unwrap_or(0);
+        state.work >= self.state.header.work && ahead <= AHEAD_BLOCKS_MAX
+    }
+
+    /// The error for a block that is known to be bad.
+    fn verdict(&self, id: NodeId) -> SubmitError {
+        if let Some(reason) = self.reasons.get(&id) {
+            return SubmitError::Invalid(reason.clone());
+        }
+        let node = self.tree.node(id);
+        if node.flags & (flags::FAILED | flags::INVALIDATED) != 0 {
+            SubmitError::DuplicateInvalid
+        } else {
+            SubmitError::InvalidParent(node.header.previous)
+        }
+    }
+
+    /// The block broke a rule that needs no other block. Only a body that its header commits to leaves a mark.
+    fn refuse(&mut self, parent: NodeId, state: HeaderState, header: Header, error: RuleError) -> SubmitError {
+        match error.class() {
+            Class::Mutated => SubmitError::Mutated(error),
+            Class::Invalid => {
+                let id = self.tree.insert(parent, state, header);
+                self.mark_failed(id, error.clone());
+                SubmitError::Invalid(error)
+            }
+            // The block alone cannot be early, an orphan, or at odds with coins.
+            Class::MissingParent | Class::Transient | Class::SuspectCoins => SubmitError::Invalid(error),
+        }
+    }
+
+    pub(super) fn mark_failed(&mut self, id: NodeId, error: RuleError) {
+        let node = self.tree.node(id);
+        tracing::warn!(hash = %node.hash(), height = %node.height(), code = error.code(), %error, "block is invalid");
+        self.tree.set_bad(id, flags::FAILED);
+        if self.reasons.len() >= REASONS_MAX {
+            self.reasons.pop_first();
+        }
+        self.reasons.insert(id, error);
+    }
+
+    /// Takes a checked block into the tree, and makes it the tip if it is the best.
+    fn accept(
+        &mut self,
+        parent: NodeId,
+        state: HeaderState,
+        checked: CheckedBlock,
+        bytes: Vec<u8>,
+        signed: bool,
+        now: Now,
+    ) -> Result<Accepted, SubmitError> {
+        let id = self.tree.insert(parent, state, checked.block().header);
+        let tx_count = checked.block().transactions.len() as u32 + 1;
+        self.tree.set_body(id, tx_count, checked.size() as u32);
+        if signed {
+            self.tree.set_flags(id, flags::SIGNED);
+        }
+        self.pending.put_body(checked.hash(), bytes);
+        self.fresh = Some(Fresh { id, checked, signed });
+        let activated = self.activate(now);
+        self.fresh = None;
+        activated.map_err(|fault| self.fail(fault))?;
+        self.outcome(id)
+    }
+
+    /// What became of a block that is in the tree.
+    fn outcome(&self, id: NodeId) -> Result<Accepted, SubmitError> {
+        let node = self.tree.node(id);
+        if node.is_bad() {
+            return Err(self.verdict(id));
+        }
+        if let Some(error) = self.audits.reason(id) {
+            return Err(SubmitError::SetAside(error.clone()));
+        }
+        let active = self.active.get(node.height().get() as usize) == Some(&id);
+        Ok(if active { Accepted::Connected } else { Accepted::SideBranch })
+    }
+
+    /// Takes blocks in bulk, parents first: checked ahead on all workers, flushed late. `between` runs after each
+    /// block and may stop the load. Gives the blocks taken and what ended it early; what was taken is on disk then.
+    pub fn load(
+        &mut self,
+        blocks: &mut dyn Iterator<Item = Vec<u8>>,
+        now: &dyn Fn() -> Now,
+        between: &mut dyn FnMut(&mut Self) -> ControlFlow<()>,
+    ) -> (u64, Result<(), SubmitError>) {
+        let mut taken = 0;
+        if let Err(error) = self.usable() {
+            return (0, Err(error));
+        }
+        let verifier = self.verifier.clone();
+        let ended = verifier.pipeline(blocks, |prepared| {
+            if let Err(error) = self.load_one(prepared, now()) {
+                return ControlFlow::Break(Err(error));
+            }
+            taken += 1;
+            if between(self).is_break() {
+                return ControlFlow::Break(Err(SubmitError::Stopping));
+            }
+            ControlFlow::Continue(())
+        });
+        let flushed = self.usable().and_then(|()| self.flush(now()).map_err(|fault| self.fail(fault)));
+        (taken, ended.unwrap_or(Ok(())).and(flushed))
+    }
+
+    fn load_one(&mut self, prepared: Result<Prepared, Unprepared>, now: Now) -> Result<(), SubmitError> {
+        self.usable()?;
+        let Prepared { checked, bytes } = match prepared {
+            Ok(prepared) => prepared,
+            Err(Unprepared::Undecodable(error)) => return Err(SubmitError::Undecodable(error)),
+            Err(Unprepared::Cancelled) => return Err(SubmitError::Stopping),
+            Err(Unprepared::Broken(header, error)) => {
+                return match self.place(&header)? {
+                    Place::Known => Ok(()),
+                    Place::New(parent, state) => Err(self.refuse(parent, state, *header, error)),
+                };
+            }
+        };
+        let header = checked.block().header;
+        let (parent, state) = match self.place(&header)? {
+            Place::Known => return Ok(()),
+            Place::New(parent, state) => (parent, state),
+        };
+        header_is_early(&self.network, &header, now.unix_seconds).map_err(SubmitError::Early)?;
+        self.accept(parent, state, checked, bytes, true, now)?;
+        self.flush_if_due(now).map_err(|fault| self.fail(fault))
+    }
+
+    /// Tries again the blocks that were held back and whose time has come, and flushes if it is time. To be called
+    /// every second or so.
+    pub fn tick(&mut self, now: Now) -> Result<(), SubmitError> {
+        self.usable()?;
+        for block in self.early.take_ripe(now.unix_seconds) {
+            let hash = block.hash();
+            match self.submit_block(block, Origin::Wanted, now) {
+                Ok(_) => tracing::info!(%hash, "a block that was too early is in time now"),
+                Err(SubmitError::Fault(fault)) => return Err(SubmitError::Fault(fault)),
+                Err(error) => tracing::info!(%hash, %error, "a block that was too early is refused"),
+            }
+        }
+        self.flush(now).map_err(|fault| self.fail(fault))
+    }
+
+    /// Blocks held back because of their time.
+    pub fn early_blocks(&self) -> usize {
+        self.early.len()
+    }
+
+    /// The operator does not want this block: it and all above it leave the active chain.
+    pub fn invalidate(&mut self, hash: &BlockHash, now: Now) -> Result<(), SubmitError> {
+        self.usable()?;
+        let id = self.tree.find(hash).ok_or(SubmitError::MissingParent(*hash))?;
+        if id == self.tree.genesis() {
+            return Err(SubmitError::InvalidParent(*hash));
+        }
+        self.tree.set_bad(id, flags::INVALIDATED);
+        self.reactivate(now)
+    }
+
+    /// Takes back every verdict on a block, those below it and those above it; they are judged anew.
+    pub fn reconsider(&mut self, hash: &BlockHash, now: Now) -> Result<(), SubmitError> {
+        self.usable()?;
+        let id = self.tree.find(hash).ok_or(SubmitError::MissingParent(*hash))?;
+        self.tree.reconsider(id);
+        self.forget_reconsidered();
+        self.reasons.clear();
+        self.reactivate(now)
+    }
+
+    /// Chooses the best branch anew, after marks have changed.
+    pub(super) fn reactivate(&mut self, now: Now) -> Result<(), SubmitError> {
+        self.tree.refresh();
+        self.activate(now).and_then(|()| self.flush(now)).map_err(|fault| self.fail(fault))
+    }
+
+    /// The tip of the active chain.
+    pub(super) fn tip_id(&self) -> NodeId {
+        *self.active.last().expect("genesis is never reverted")
+    }
+
+    /// Whether the active chain has `id` at its height.
+    pub(super) fn is_active(&self, id: NodeId) -> bool {
+        self.active.get(self.tree.node(id).height().get() as usize) == Some(&id)
+    }
+
+    /// Height of the tip.
+    pub(super) const fn height(&self) -> Height {
+        self.state.height()
+    }
+}
+
+enum Place {
+    /// Its body is there.
+    Known,
+    /// Below this parent, with this state.
+    New(NodeId, HeaderState),
+}

@@ -1,0 +1,341 @@
+//! The coins after the tip: a cache over the stored ones that takes every change first.
+//!
+//! - *Dirty*: differs from what is stored. *Fresh*: dirty, and not stored at all; a fresh coin that is spent just
+//!   vanishes, so a coin born and spent between two flushes never touches the disk.
+//! - Bounded in bytes: the table is allocated once, at the largest size that fits the budget. Clean coins make room;
+//!   dirty ones cannot, so the chain flushes before they fill it. Only a block whose own coins exceed the budget makes
+//!   it grow, until the next flush: a limit of the store must never become a rule of the network.
+//! - Nothing here decides whether a block is valid: a spend of a coin that is not there is an error of its own type
+//!   that only this node's fault can cause after the rules have passed (CVE-2018-17144 went the other way).
+
+use super::hasher::KeyedState;
+use crate::store::{Batch, Reader, StoreError, schema, schema::PutRows};
+use setara_core::transaction::{Coin, OutPoint};
+use std::collections::HashMap;
+use std::mem::size_of;
+
+/// A cached coin, or the memory that it is gone.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// `None`: spent, and the store does not know it yet.
+    coin: Option<Coin>,
+    dirty: bool,
+    fresh: bool,
+}
+
+/// Bytes of a slot of the table: key, entry, and hashbrown's control byte.
+const SLOT_BYTES: usize = size_of::<(OutPoint, Entry)>() + 1;
+/// hashbrown fills at most seven of eight slots.
+const fn entries_of(slots: usize) -> usize {
+    slots / 8 * 7
+}
+/// Least table, whatever the budget.
+const SLOTS_MIN: usize = 1 << 10;
+/// Changed outpoints remembered one by one; past that, a flush walks the whole table.
+const CHANGED_MAX: usize = 1 << 16;
+
+/// A change of coins that cannot follow from a valid block: this node's coins are wrong.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CoinFault {
+    /// Spending what is not there.
+    #[error("coin {0} is spent but does not exist")]
+    Missing(OutPoint),
+    /// Making what is there already.
+    #[error("coin {0} is made but exists already")]
+    Exists(OutPoint),
+    /// The coin taken back is not the one that was made.
+    #[error("coin {0} is not the one that its block made")]
+    Differs(OutPoint),
+}
+
+/// The cache.
+pub struct CoinCache {
+    table: HashMap<OutPoint, Entry, KeyedState>,
+    entries_max: usize,
+    dirty: usize,
+    /// Outpoints that became dirty, while there are few.
+    changed: Vec<OutPoint>,
+    changed_all: bool,
+}
+
+impl CoinCache {
+    /// A cache of at most `bytes`, but with room for a small block in any case.
+    pub fn new(bytes: usize, keys: KeyedState) -> Self {
+        let fitting = bytes / SLOT_BYTES;
+        let slots = if fitting.is_power_of_two() { fitting } else { fitting.next_power_of_two() / 2 };
+        let entries_max = entries_of(slots.max(SLOTS_MIN));
+        Self {
+            table: HashMap::with_capacity_and_hasher(entries_max, keys),
+            entries_max,
+            dirty: 0,
+            changed: Vec::new(),
+            changed_all: false,
+        }
+    }
+
+    /// Coins that differ from the stored ones.
+    pub const fn dirty(&self) -> usize {
+        self.dirty
+    }
+
+    /// Whether `more` changes might not fit beside the dirty coins: time to flush.
+    pub const fn is_full_for(&self, more: usize) -> bool {
+        // A quarter stays for clean coins, without which every look-up would go to the disk.
+        self.dirty + more > self.entries_max / 4 * 3
+    }
+
+    /// The coins of `outpoints`, in order; those not cached are read from `store` and kept at least until the next
+    /// [`Self::make_room`].
+    pub fn load(&mut self, store: &dyn Reader, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StoreError> {
+        let mut coins = Vec::with_capacity(outpoints.len());
+        let mut missing = Vec::new();
+        for (position, outpoint) in outpoints.iter().enumerate() {
+            match self.table.get(outpoint) {
+                Some(entry) => coins.push(entry.coin),
+                None => {
+                    coins.push(None);
+                    missing.push((position, *outpoint));
+                }
+            }
+        }
+        if missing.is_empty() {
+            return Ok(coins);
+        }
+        let wanted: Vec<OutPoint> = missing.iter().map(|(_, outpoint)| *outpoint).collect();
+        let found = schema::coins(store, &wanted)?;
+        for ((position, outpoint), coin) in missing.into_iter().zip(found) {
+            coins[position] = coin;
+            // An absent coin is not remembered: a block that asks for one is about to be refused.
+            if coin.is_some() {
+                self.table.insert(outpoint, Entry { coin, dirty: false, fresh: false });
+            }
+        }
+        Ok(coins)
+    }
+
+    /// Removes a coin that was loaded or made before.
+    pub fn spend(&mut self, outpoint: &OutPoint, expected: &Coin) -> Result<(), CoinFault> {
+        let entry = self.table.get_mut(outpoint).ok_or(CoinFault::Missing(*outpoint))?;
+        let coin = entry.coin.ok_or(CoinFault::Missing(*outpoint))?;
+        if coin != *expected {
+            return Err(CoinFault::Differs(*outpoint));
+        }
+        if entry.fresh {
+            self.table.remove(outpoint);
+            self.dirty -= 1;
+            return Ok(());
+        }
+        entry.coin = None;
+        if !entry.dirty {
+            entry.dirty = true;
+            self.mark(*outpoint);
+        }
+        Ok(())
+    }
+
+    /// Adds a coin. Ids are unique along a branch, so the store cannot hold it unless the cache says that it is gone.
+    pub fn add(&mut self, outpoint: OutPoint, coin: Coin) -> Result<(), CoinFault> {
+        match self.table.get_mut(&outpoint) {
+            Some(Entry { coin: Some(_), .. }) => return Err(CoinFault::Exists(outpoint)),
+            Some(entry) => {
+                // Gone but not yet from the store: it is not fresh.
+                entry.coin = Some(coin);
+                if !entry.dirty {
+                    entry.dirty = true;
+                    self.mark(outpoint);
+                }
+            }
+            None => {
+                self.table.insert(outpoint, Entry { coin: Some(coin), dirty: true, fresh: true });
+                self.mark(outpoint);
+            }
+        }
+        Ok(())
+    }
+
+    fn mark(&mut self, outpoint: OutPoint) {
+        self.dirty += 1;
+        if self.changed.len() < CHANGED_MAX {
+            self.changed.push(outpoint);
+        } else {
+            self.changed_all = true;
+        }
+    }
+
+    /// Drops clean coins until `more` entries fit, as far as they do.
+    pub fn make_room(&mut self, more: usize) {
+        let Some(mut excess) = (self.table.len() + more).checked_sub(self.entries_max).filter(|excess| *excess > 0)
+        else {
+            return;
+        };
+        // Some more, so that the walk is rare. In table order, which the secret of the hasher makes arbitrary.
+        excess += self.entries_max / 8;
+        self.table.retain(|_, entry| {
+            let keep = entry.dirty || excess == 0;
+            if !keep {
+                excess -= 1;
+            }
+            keep
+        });
+    }
+
+    /// Puts every change into `batch`. They stay dirty until [`Self::flushed`].
+    pub fn write(&self, batch: &mut Batch) {
+        let mut rows: Vec<(&OutPoint, Option<&Coin>)> = Vec::with_capacity(self.dirty);
+        let dirty = |entry: &&Entry| entry.dirty;
+        if self.changed_all {
+            rows.extend(
+                self.table.iter().filter(|(_, entry)| entry.dirty).map(|(key, entry)| (key, entry.coin.as_ref())),
+            );
+        } else {
+            rows.extend(self.changed.iter().filter_map(|outpoint| {
+                let entry = self.table.get(outpoint).filter(dirty)?;
+                Some((outpoint, entry.coin.as_ref()))
+            }));
+        }
+        // In key order the store's memory table is filled several times faster.
+        rows.sort_unstable_by_key(|(outpoint, _)| **outpoint);
+        rows.dedup_by_key(|(outpoint, _)| *outpoint);
+        for (outpoint, coin) in rows {
+            batch.put_coin(outpoint, coin);
+        }
+    }
+
+    /// The changes are stored: nothing is dirty any more.
+    pub fn flushed(&mut self) {
+        if self.changed_all {
+            self.table.retain(|_, entry| {
+                entry.dirty = false;
+                entry.fresh = false;
+                entry.coin.is_some()
+            });
+        } else {
+            for outpoint in &self.changed {
+                match self.table.get_mut(outpoint) {
+                    Some(Entry { coin: None, .. }) => {
+                        self.table.remove(outpoint);
+                    }
+                    Some(entry) => {
+                        entry.dirty = false;
+                        entry.fresh = false;
+                    }
+                    None => {}
+                }
+            }
+        }
+        self.changed.clear();
+        self.changed_all = false;
+        self.dirty = 0;
+        if self.table.len() > self.entries_max {
+            self.make_room(0);
+            self.table.shrink_to(self.entries_max);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Column, Durability, MemoryStore, Store};
+    use proptest::prelude::*;
+    use setara_core::address::Address;
+    use setara_core::amount::Amount;
+    use setara_core::hash::TxId;
+    use setara_core::height::Height;
+    use setara_core::transaction::Output;
+    use std::collections::BTreeMap;
+
+    fn outpoint(number: u16) -> OutPoint {
+        let mut txid = [0; 32];
+        txid[..2].copy_from_slice(&number.to_le_bytes());
+        OutPoint::new(TxId::from_bytes(txid), 0)
+    }
+
+    fn coin(number: u16) -> Coin {
+        let output = Output { amount: Amount::from_sen(u64::from(number) + 1), address: Address::ZERO };
+        Coin { output, height: Height::new(1), from_coinbase: false }
+    }
+
+    fn flush(cache: &mut CoinCache, store: &MemoryStore) -> usize {
+        let mut batch = Batch::new();
+        cache.write(&mut batch);
+        let changes = batch.len();
+        store.write(batch, Durability::Synced).unwrap();
+        cache.flushed();
+        changes
+    }
+
+    #[test]
+    fn a_coin_born_and_spent_between_flushes_never_touches_the_store() {
+        let store = MemoryStore::new();
+        let mut cache = CoinCache::new(0, KeyedState::new(1, 2));
+        cache.add(outpoint(1), coin(1)).unwrap();
+        cache.spend(&outpoint(1), &coin(1)).unwrap();
+        assert_eq!(cache.dirty(), 0);
+        assert_eq!(flush(&mut cache, &store), 0);
+    }
+
+    /// CS2: the cache refuses to spend what is missing or spent, and to make what exists.
+    #[test]
+    fn double_spends_and_overwrites_are_refused() {
+        let store = MemoryStore::new();
+        let mut cache = CoinCache::new(0, KeyedState::new(1, 2));
+        cache.add(outpoint(1), coin(1)).unwrap();
+        assert_eq!(cache.add(outpoint(1), coin(1)), Err(CoinFault::Exists(outpoint(1))));
+        assert_eq!(cache.spend(&outpoint(1), &coin(2)), Err(CoinFault::Differs(outpoint(1))));
+        flush(&mut cache, &store);
+        cache.spend(&outpoint(1), &coin(1)).unwrap();
+        assert_eq!(cache.spend(&outpoint(1), &coin(1)), Err(CoinFault::Missing(outpoint(1))));
+        assert_eq!(cache.load(&store, &[outpoint(1)]), Ok(vec![None]));
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_budget() {
+        let budget = 300_000;
+        let cache = CoinCache::new(budget, KeyedState::new(1, 2));
+        let allocated = (cache.table.capacity() * 8 / 7).next_power_of_two() * SLOT_BYTES;
+        assert!(allocated <= budget && allocated > budget / 3, "{allocated}");
+    }
+
+    proptest! {
+        /// Against a plain map: random adds, spends, loads, evictions and flushes, on both ways of finding the changes.
+        #[test]
+        fn agrees_with_a_plain_map(operations in proptest::collection::vec((0u8..5, 0u16..40), 1..200), all in any::<bool>()) {
+            let store = MemoryStore::new();
+            let mut cache = CoinCache::new(0, KeyedState::new(1, 2));
+            let mut model: BTreeMap<OutPoint, Coin> = BTreeMap::new();
+            for (operation, number) in operations {
+                let key = outpoint(number);
+                let loaded = cache.load(&store, &[key]).unwrap();
+                prop_assert_eq!(loaded[0], model.get(&key).copied());
+                match operation {
+                    0 | 1 if loaded[0].is_none() => {
+                        cache.add(key, coin(number)).unwrap();
+                        model.insert(key, coin(number));
+                    }
+                    0..=2 if loaded[0].is_some() => {
+                        cache.spend(&key, &coin(number)).unwrap();
+                        model.remove(&key);
+                    }
+                    3 => {
+                        cache.changed_all |= all;
+                        flush(&mut cache, &store);
+                        let stored: BTreeMap<OutPoint, Coin> = store
+                            .rows(Column::Coins)
+                            .into_iter()
+                            .map(|(key, value)| {
+                                let outpoint = schema::coin_outpoint(&key).unwrap();
+                                (outpoint, schema::coin(&outpoint, &value).unwrap())
+                            })
+                            .collect();
+                        prop_assert_eq!(&stored, &model);
+                    }
+                    4 => cache.make_room(usize::from(number) * 50),
+                    _ => {}
+                }
+                let dirty = cache.table.values().filter(|entry| entry.dirty).count();
+                prop_assert_eq!(dirty, cache.dirty());
+            }
+        }
+    }
+}

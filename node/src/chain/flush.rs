@@ -1,0 +1,262 @@
+//! What has changed since the last flush, and the one atomic batch that stores it.
+//!
+//! At the tip every block is one synced batch before anyone hears of it. While loading in bulk, a batch is written
+//! whenever the coins' changes fill their share of the cache, or a minute has passed; bodies and undo records, which
+//! are named by hash and never change, are written ahead of it in pieces, so that they take no memory. (Writes are
+//! ordered: when a batch survives, so does what was written ahead of it.)
+
+use super::ChainFault;
+use super::chain::{ChainCore, Now};
+use super::failpoint;
+use super::tree::NodeId;
+use super::view::{ChainTip, TipStatus, View};
+use crate::store::schema::{self, PutRows, flags};
+use crate::store::{Batch, Column, Durability, StoreError};
+use setara_core::codec;
+use setara_core::consensus::BlockDelta;
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// Bytes of bodies and undo records that are collected before they are written ahead.
+const WRITE_AHEAD_BYTES: usize = 8 << 20;
+/// Least time between two lines about progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Changes that are not stored yet, but for those of coins and of the tree, which keep their own.
+pub(super) struct Pending {
+    bodies: BTreeMap<BlockHash, Vec<u8>>,
+    undo: BTreeMap<BlockHash, Vec<u8>>,
+    dropped: BTreeSet<BlockHash>,
+    bytes: usize,
+    buckets: BTreeSet<u8>,
+    /// Lowest height whose block has changed.
+    lowest: Option<Height>,
+    /// Height of the stored tip.
+    stored: Height,
+    /// Monotonic time of the last flush and of the last line about progress.
+    flushed_at: Duration,
+    told: (Duration, u32),
+}
+
+impl Pending {
+    /// Nothing, above a stored tip.
+    pub fn new(stored: Height, now: Now) -> Self {
+        Self {
+            bodies: BTreeMap::new(),
+            undo: BTreeMap::new(),
+            dropped: BTreeSet::new(),
+            bytes: 0,
+            buckets: BTreeSet::new(),
+            lowest: None,
+            stored,
+            flushed_at: now.monotonic,
+            told: (now.monotonic, stored.get()),
+        }
+    }
+
+    pub fn put_body(&mut self, hash: BlockHash, bytes: Vec<u8>) {
+        self.dropped.remove(&hash);
+        self.bytes += bytes.len();
+        self.bodies.insert(hash, bytes);
+    }
+
+    pub fn drop_body(&mut self, hash: BlockHash) {
+        self.bodies.remove(&hash);
+        self.dropped.insert(hash);
+    }
+
+    pub fn body(&self, hash: &BlockHash) -> Option<&Vec<u8>> {
+        self.bodies.get(hash)
+    }
+
+    pub fn put_undo(&mut self, delta: &BlockDelta) {
+        let bytes = codec::encode(delta);
+        self.bytes += bytes.len();
+        self.undo.insert(delta.header().hash, bytes);
+    }
+
+    pub fn undo(&self, hash: &BlockHash) -> Result<Option<BlockDelta>, StoreError> {
+        let decode = |bytes: &Vec<u8>| codec::decode(bytes).map_err(|error| StoreError::corrupt(error.to_string()));
+        self.undo.get(hash).map(decode).transpose()
+    }
+
+    pub fn touch_buckets(&mut self, buckets: impl Iterator<Item = u8>) {
+        self.buckets.extend(buckets);
+    }
+
+    /// The block at `height` was connected or reverted.
+    pub fn height_changed(&mut self, height: Height) {
+        self.lowest = Some(self.lowest.map_or(height, |lowest| lowest.min(height)));
+    }
+
+    /// Moves bodies and undo records into `batch`.
+    fn take_records(&mut self, batch: &mut Batch) {
+        for hash in std::mem::take(&mut self.dropped) {
+            batch.delete(Column::Bodies, hash.as_bytes());
+        }
+        for (hash, bytes) in std::mem::take(&mut self.bodies) {
+            batch.put_body(&hash, bytes);
+        }
+        for (hash, bytes) in std::mem::take(&mut self.undo) {
+            batch.put(Column::Undo, hash.as_bytes(), &schema::seal(bytes));
+        }
+        self.bytes = 0;
+    }
+
+    const fn moved(&self) -> bool {
+        self.lowest.is_some()
+    }
+}
+
+impl ChainCore {
+    /// Whether anything is not stored yet.
+    fn is_dirty(&self) -> bool {
+        self.pending.moved() || self.pending.bytes > 0 || !self.pending.dropped.is_empty() || self.tree.has_dirty()
+    }
+
+    /// Stores everything, and shows it to readers. After an error nothing may be written any more.
+    pub fn flush(&mut self, now: Now) -> Result<(), ChainFault> {
+        if self.is_dirty() || self.shared.view().tip.hash() != self.state.hash() {
+            self.store_changes(now)?;
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Stores everything in the middle of a load or reorganisation. Readers see it only if the tip is no step back.
+    fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
+        self.store_changes(now)?;
+        if self.state.header.work >= self.shared.view().tip.header.work {
+            self.publish()?;
+        }
+        Ok(())
+    }
+
+    /// Stores everything in one synced batch.
+    pub(super) fn store_changes(&mut self, now: Now) -> Result<(), ChainFault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        if !self.is_dirty() {
+            return Ok(());
+        }
+        if let Some(space) = &self.options.space {
+            space.check()?;
+        }
+        failpoint::pass(failpoint::BEFORE_FLUSH);
+        let mut batch = Batch::new();
+        self.pending.take_records(&mut batch);
+        self.put_headers(&mut batch);
+        if let Some(lowest) = self.pending.lowest.take() {
+            self.coins.write(&mut batch);
+            for bucket in std::mem::take(&mut self.pending.buckets) {
+                batch.put_bucket(bucket, &self.lattice);
+            }
+            for height in lowest.get()..=self.height().get() {
+                let hash = self.tree.node(self.active[height as usize]).hash();
+                batch.put_height(Height::new(height), Some(&hash));
+            }
+            for height in self.height().get() + 1..=self.pending.stored.get() {
+                batch.put_height(Height::new(height), None);
+            }
+            batch.put_tip(&self.state);
+        }
+        self.store.write(batch, Durability::Synced)?;
+        failpoint::pass(failpoint::AFTER_FLUSH);
+        self.coins.flushed();
+        self.pending.stored = self.height();
+        self.pending.flushed_at = now.monotonic;
+        Ok(())
+    }
+
+    fn put_headers(&mut self, batch: &mut Batch) {
+        for id in self.tree.take_dirty() {
+            batch.put_header(&self.tree.node(id).hash(), &self.tree.row(id));
+        }
+    }
+
+    /// Flushes if the coins' changes have filled their share, or the interval is over; else writes ahead what has
+    /// piled up. For the middle of loads and reorganisations.
+    pub(super) fn flush_if_due(&mut self, now: Now) -> Result<(), ChainFault> {
+        self.shared.height.store(self.height().get(), Ordering::Relaxed);
+        self.tell_progress(now);
+        let waited = now.monotonic.saturating_sub(self.pending.flushed_at);
+        if self.coins.is_full_for(0) || waited >= self.options.flush_interval {
+            return self.flush_midway(now);
+        }
+        if self.pending.bytes >= WRITE_AHEAD_BYTES {
+            if let Some(space) = &self.options.space {
+                space.check()?;
+            }
+            let mut batch = Batch::new();
+            self.pending.take_records(&mut batch);
+            self.put_headers(&mut batch);
+            self.store.write(batch, Durability::Unsynced)?;
+            failpoint::pass(failpoint::AFTER_WRITE_AHEAD);
+        }
+        Ok(())
+    }
+
+    /// Flushes first if the block's coins might not fit beside the changes that are there.
+    pub(super) fn make_space_for(&mut self, id: NodeId, now: Now) -> Result<(), ChainFault> {
+        // A coin takes at least 33 bytes of a block, made or spent.
+        let coins = self.tree.node(id).size as usize / 33;
+        if self.coins.dirty() > 0 && self.coins.is_full_for(coins) {
+            self.flush_midway(now)?;
+        }
+        Ok(())
+    }
+
+    fn tell_progress(&mut self, now: Now) {
+        let (told_at, told) = self.pending.told;
+        let height = self.height().get();
+        if now.monotonic.saturating_sub(told_at) >= PROGRESS_INTERVAL {
+            let node = self.tree.node(self.tip_id());
+            let transactions = node.chain_tx_count;
+            let blocks = height.abs_diff(told);
+            tracing::info!(height, hash = %node.hash(), transactions, blocks, "verifying blocks");
+            self.pending.told = (now.monotonic, height);
+        }
+    }
+
+    /// Shows the stored state to readers.
+    pub(super) fn publish(&mut self) -> Result<(), ChainFault> {
+        self.sequence += 1;
+        let reader = self.store.snapshot()?;
+        let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.tips());
+        self.shared.publish(Arc::new(view));
+        Ok(())
+    }
+
+    /// The ends of all branches, the active one first.
+    pub(super) fn tips(&self) -> Vec<ChainTip> {
+        let tip = self.tip_id();
+        let leaves = self.tree.leaves().filter(|leaf| *leaf != tip);
+        std::iter::once(tip)
+            .chain(leaves)
+            .filter(|id| *id == tip || !self.is_active(*id))
+            .map(|id| self.tip_of(id))
+            .collect()
+    }
+
+    fn tip_of(&self, id: NodeId) -> ChainTip {
+        let node = self.tree.node(id);
+        let branch_length = self.tree.branch(id).take_while(|id| !self.is_active(*id)).count() as u32;
+        let status = if branch_length == 0 {
+            TipStatus::Active
+        } else if node.is_bad() {
+            TipStatus::Invalid
+        } else if !node.is_complete() {
+            TipStatus::HeadersOnly
+        } else if node.has(flags::CONNECTED) {
+            TipStatus::ValidFork
+        } else {
+            TipStatus::ValidHeaders
+        };
+        ChainTip { height: node.height(), hash: node.hash(), branch_length, status }
+    }
+}

@@ -1,0 +1,160 @@
+//! One step along the chain, in memory: a block connected to the tip, or the tip's block reverted.
+//!
+//! A rule can only break before anything has changed. Once a block's delta is being applied, any surprise is a fault
+//! of this node.
+
+use super::chain::{ChainCore, Fresh};
+use super::failpoint;
+use super::tree::NodeId;
+use super::{ChainFault, StepError};
+use crate::store::schema::{self, flags};
+use rayon::prelude::*;
+use setara_core::codec;
+use setara_core::consensus::{BlockDelta, Class, apply, connect};
+use setara_core::lattice::LatticeDelta;
+use setara_core::transaction::OutPoint;
+
+/// Coins below which computing the lattice's change on several workers costs more than it saves.
+const LATTICE_SPREAD_MIN: usize = 256;
+
+/// The change of the coins' commitment, on all workers of the current pool.
+fn lattice_changes(delta: &BlockDelta) -> LatticeDelta {
+    let coins = delta.spent().len() + delta.created().len();
+    if coins < LATTICE_SPREAD_MIN {
+        return delta.lattice_changes();
+    }
+    // Few large parts: each holds up to all 256 buckets (512 KiB), and they are added up at the end.
+    let part = coins.div_ceil(rayon::current_num_threads() * 2).max(LATTICE_SPREAD_MIN / 2);
+    let spent = delta.spent().par_chunks(part).map(|coins| (coins, false));
+    let created = delta.created().par_chunks(part).map(|coins| (coins, true));
+    spent
+        .chain(created)
+        .map(|(coins, born)| {
+            let mut changes = LatticeDelta::new();
+            for (outpoint, coin) in coins {
+                if born { changes.add(outpoint, coin) } else { changes.subtract(outpoint, coin) }
+            }
+            changes
+        })
+        .reduce(LatticeDelta::new, |mut sum, part| {
+            sum.merge(part);
+            sum
+        })
+}
+
+impl ChainCore {
+    /// Connects a block whose parent is the tip.
+    pub(super) fn connect_tip(&mut self, id: NodeId) -> Result<(), StepError> {
+        let Fresh { checked, signed, .. } = self.take_checked(id)?;
+        let required = checked.required_coins();
+        // An upper bound of what it makes, so that nothing loaded for it is dropped before it is spent.
+        let made: usize = checked.block().transactions.iter().map(|transaction| transaction.outputs.len()).sum();
+        self.coins.make_room(required.len() + made + checked.block().coinbase.outputs.len());
+        let coins = self.coins.load(&*self.store, required)?;
+        let delta = connect(&self.network, &self.state, &checked, &coins).map_err(StepError::Rule)?;
+        let changes = if signed {
+            // In a bulk load the workers have other blocks to check.
+            delta.lattice_changes()
+        } else {
+            let pool = self.verifier.pool().clone();
+            let (verdict, changes) = pool.join(|| self.verifier.verify(&checked), || lattice_changes(&delta));
+            verdict.map_err(StepError::Rule)?;
+            changes
+        };
+        self.tree.set_flags(id, flags::SIGNED | flags::CONNECTED);
+        self.apply_delta(id, &delta, &changes)?;
+        failpoint::pass(failpoint::AFTER_CONNECT);
+        Ok(())
+    }
+
+    /// The block itself: just submitted, or read back.
+    fn take_checked(&mut self, id: NodeId) -> Result<Fresh, StepError> {
+        if let Some(fresh) = self.fresh.take() {
+            if fresh.id == id {
+                return Ok(fresh);
+            }
+            self.fresh = Some(fresh);
+        }
+        let hash = self.tree.node(id).hash();
+        let bytes = self.body(&hash)?;
+        let damaged = |reason: String| ChainFault::Damaged(format!("the body of block {hash}: {reason}"));
+        let block = codec::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let checked = self.verifier.check(block).map_err(|error| match error.class() {
+            // What is stored was checked when it came: only its bytes can have changed since.
+            Class::Mutated => StepError::Fault(damaged(error.to_string())),
+            _ => StepError::Rule(error),
+        })?;
+        if checked.hash() != hash {
+            return Err(damaged(format!("it is that of {}", checked.hash())).into());
+        }
+        Ok(Fresh { id, checked, signed: self.tree.node(id).has(flags::SIGNED) })
+    }
+
+    /// A body, flushed or not.
+    pub(super) fn body(&self, hash: &setara_core::hash::BlockHash) -> Result<Vec<u8>, ChainFault> {
+        if let Some(bytes) = self.pending.body(hash) {
+            return Ok(bytes.clone());
+        }
+        let body = schema::body(&*self.store, hash)?;
+        body.ok_or_else(|| ChainFault::Damaged(format!("the body of block {hash} is missing")))
+    }
+
+    fn apply_delta(&mut self, id: NodeId, delta: &BlockDelta, changes: &LatticeDelta) -> Result<(), ChainFault> {
+        for (outpoint, coin) in delta.spent() {
+            self.coins.spend(outpoint, coin)?;
+        }
+        for (outpoint, coin) in delta.created() {
+            self.coins.add(*outpoint, *coin)?;
+        }
+        self.change_lattice(changes)?;
+        self.state = apply(delta, self.lattice.root());
+        self.active.push(id);
+        self.pending.put_undo(delta);
+        self.pending.height_changed(self.state.height());
+        Ok(())
+    }
+
+    fn change_lattice(&mut self, changes: &LatticeDelta) -> Result<(), ChainFault> {
+        self.lattice.apply(changes).map_err(|error| ChainFault::Damaged(error.to_string()))?;
+        self.pending.touch_buckets(changes.touched());
+        Ok(())
+    }
+
+    /// Reverts the tip's block; the state is then exactly that before it, or this node is damaged.
+    pub(super) fn revert_tip(&mut self) -> Result<(), ChainFault> {
+        let hash = self.state.hash();
+        let damaged = |what: &str| ChainFault::Damaged(format!("{what} of block {hash}"));
+        let delta = match self.pending.undo(&hash)? {
+            Some(delta) => delta,
+            None => schema::undo(&*self.store, &hash)?.ok_or_else(|| damaged("there is no undo record"))?,
+        };
+        let block = self.body(&hash)?;
+        let block: setara_core::block::Block =
+            codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
+        let parent = self.tree.node(self.tip_id()).header.previous;
+        if *delta.header() != self.state.header || delta.parent().hash() != parent {
+            return Err(damaged("another branch's undo record is stored as that"));
+        }
+        self.coins.make_room(delta.created().len() + delta.spent().len());
+        let made: Vec<OutPoint> = delta.created().iter().map(|(outpoint, _)| *outpoint).collect();
+        self.coins.load(&*self.store, &made)?;
+        for (outpoint, coin) in delta.created() {
+            self.coins.spend(outpoint, coin)?;
+        }
+        for (outpoint, coin) in delta.spent() {
+            self.coins.add(*outpoint, *coin)?;
+        }
+        let changes = self.verifier.pool().install(|| lattice_changes(&delta)).negate();
+        self.change_lattice(&changes)?;
+        // "Reverting block h must give back the root in h's own coinbase, else this node is damaged."
+        let root = self.lattice.root();
+        if root != block.coinbase.coins_root || root != delta.parent().coins_root {
+            return Err(damaged("the coins before it do not match the coinbase"));
+        }
+        self.pending.height_changed(self.state.height());
+        self.state = *delta.parent();
+        self.active.pop();
+        failpoint::pass(failpoint::AFTER_REVERT);
+        Ok(())
+    }
+}

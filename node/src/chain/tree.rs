@@ -1,0 +1,384 @@
+//! The tree of headers: every block known, what is known of it, and which branch is best.
+//!
+//! ```text
+//!            genesis ── 1 ── 2 ── 3 ── 4        work decides; on equal work, the body received first
+//!                        └── 2'── 3'(failed)    a failed block fails all that build on it, now and later
+//!                                  └── 4'
+//! ```
+//!
+//! Guarantees: a child is never accepted below a failed parent; the order in which bodies arrived survives restarts
+//! (it is stored); work is compared in 256 bits, never heights. Not here: bodies, coins, rules.
+
+use super::hasher::KeyedState;
+use crate::store::schema::{HeaderRow, flags};
+use setara_core::block::Header;
+use setara_core::consensus::HeaderState;
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use setara_core::pow::Work;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+
+/// Names a node of the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeId(u32);
+
+/// One block.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What the next header is held against.
+    pub state: HeaderState,
+    /// The header.
+    pub header: Header,
+    /// The block below; `None` for genesis.
+    pub parent: Option<NodeId>,
+    first_child: Option<NodeId>,
+    next_sibling: Option<NodeId>,
+    /// Stored marks, see [`flags`].
+    pub flags: u8,
+    /// A block below it has failed or is not wanted.
+    bad_ancestor: bool,
+    /// Its body and those of all blocks below are there.
+    complete: bool,
+    /// Not to be connected for now, in this process: an audit is open, or the branch point is too deep.
+    aside: bool,
+    /// Order in which bodies were received; 0 without a body.
+    pub sequence: u64,
+    /// Transactions, coinbase counted.
+    pub tx_count: u32,
+    /// Bytes of the block.
+    pub size: u32,
+    /// Transactions of the branch up to here; 0 while a body is missing below.
+    pub chain_tx_count: u64,
+}
+
+impl Node {
+    /// Its hash.
+    pub const fn hash(&self) -> BlockHash {
+        self.state.hash
+    }
+
+    /// Its height.
+    pub const fn height(&self) -> Height {
+        self.state.height
+    }
+
+    /// Whether all of `bits` are set.
+    pub const fn has(&self, bits: u8) -> bool {
+        self.flags & bits == bits
+    }
+
+    /// Whether it, or a block below it, has failed or is not wanted.
+    pub const fn is_bad(&self) -> bool {
+        self.bad_ancestor || self.flags & (flags::FAILED | flags::INVALIDATED) != 0
+    }
+
+    /// Whether it may become the tip.
+    const fn is_candidate(&self) -> bool {
+        self.complete && !self.aside && !self.is_bad()
+    }
+
+    /// Whether its body and those of all blocks below are there.
+    pub const fn is_complete(&self) -> bool {
+        self.complete
+    }
+}
+
+/// More work is better; on equal work, the earlier body.
+type Rank = (Work, Reverse<u64>, NodeId);
+
+/// All headers, linked.
+pub struct HeaderTree {
+    nodes: Vec<Node>,
+    by_hash: HashMap<BlockHash, NodeId, KeyedState>,
+    /// Blocks that may become the tip; those with less work than the tip are dropped now and then.
+    candidates: BTreeSet<Rank>,
+    /// Blocks without children.
+    leaves: BTreeSet<NodeId>,
+    last_sequence: u64,
+    /// Nodes that differ from what is stored.
+    dirty: BTreeSet<NodeId>,
+}
+
+impl HeaderTree {
+    /// A tree of genesis alone, whose body is there.
+    pub fn new(state: HeaderState, header: Header, size: u32, keys: KeyedState) -> Self {
+        let genesis = Node {
+            state,
+            header,
+            parent: None,
+            first_child: None,
+            next_sibling: None,
+            flags: flags::BODY | flags::SIGNED | flags::CONNECTED,
+            bad_ancestor: false,
+            complete: true,
+            aside: false,
+            sequence: 0,
+            tx_count: 1,
+            size,
+            chain_tx_count: 1,
+        };
+        let id = NodeId(0);
+        let mut by_hash = HashMap::with_hasher(keys);
+        by_hash.insert(state.hash, id);
+        let mut tree = Self {
+            nodes: vec![genesis],
+            by_hash,
+            candidates: BTreeSet::new(),
+            leaves: BTreeSet::from([id]),
+            last_sequence: 0,
+            dirty: BTreeSet::from([id]),
+        };
+        tree.candidates.insert(tree.rank(id));
+        tree
+    }
+
+    /// Genesis.
+    pub const fn genesis(&self) -> NodeId {
+        NodeId(0)
+    }
+
+    /// The node of a hash.
+    pub fn find(&self, hash: &BlockHash) -> Option<NodeId> {
+        self.by_hash.get(hash).copied()
+    }
+
+    /// The node of an id.
+    pub fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[id.0 as usize]
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        &mut self.nodes[id.0 as usize]
+    }
+
+    fn rank(&self, id: NodeId) -> Rank {
+        let node = self.node(id);
+        (node.state.work, Reverse(node.sequence), id)
+    }
+
+    /// Adds a header below a parent that the caller has looked up; `state` comes from the header rules.
+    pub fn insert(&mut self, parent: NodeId, state: HeaderState, header: Header) -> NodeId {
+        if let Some(known) = self.find(&state.hash) {
+            return known;
+        }
+        let id = NodeId(u32::try_from(self.nodes.len()).expect("heights are 32 bits, and memory ends far earlier"));
+        let above = self.node_mut(parent);
+        let next_sibling = above.first_child.replace(id);
+        let bad_ancestor = above.is_bad();
+        self.nodes.push(Node {
+            state,
+            header,
+            parent: Some(parent),
+            first_child: None,
+            next_sibling,
+            flags: 0,
+            bad_ancestor,
+            complete: false,
+            aside: false,
+            sequence: 0,
+            tx_count: 0,
+            size: 0,
+            chain_tx_count: 0,
+        });
+        self.by_hash.insert(state.hash, id);
+        self.leaves.remove(&parent);
+        self.leaves.insert(id);
+        self.dirty.insert(id);
+        id
+    }
+
+    /// Takes over what was stored of a node inserted by [`Self::insert`], while loading.
+    pub fn restore(&mut self, id: NodeId, row: &HeaderRow) {
+        let node = self.node_mut(id);
+        node.flags = row.flags;
+        node.tx_count = row.tx_count;
+        node.size = row.size;
+        node.sequence = row.sequence;
+        self.last_sequence = self.last_sequence.max(row.sequence);
+        self.complete_from(id);
+        self.dirty.remove(&id);
+    }
+
+    /// Records that the body of `id` is there.
+    pub fn set_body(&mut self, id: NodeId, tx_count: u32, size: u32) {
+        self.last_sequence += 1;
+        let sequence = self.last_sequence;
+        let node = self.node_mut(id);
+        node.flags |= flags::BODY;
+        node.sequence = sequence;
+        node.tx_count = tx_count;
+        node.size = size;
+        self.dirty.insert(id);
+        self.complete_from(id);
+    }
+
+    /// Marks `id`, and all above it whose bodies were waiting for it, as complete.
+    fn complete_from(&mut self, id: NodeId) {
+        let mut stack = vec![id];
+        while let Some(id) = stack.pop() {
+            let node = self.node(id);
+            let below = node.parent.map(|parent| self.node(parent));
+            if node.complete || !node.has(flags::BODY) || below.is_some_and(|below| !below.complete) {
+                continue;
+            }
+            let chain_tx_count = below.map_or(0, |below| below.chain_tx_count) + u64::from(node.tx_count);
+            let node = self.node_mut(id);
+            node.complete = true;
+            node.chain_tx_count = chain_tx_count;
+            self.dirty.insert(id);
+            self.offer(id);
+            stack.extend(self.children(id));
+        }
+    }
+
+    /// Makes `id` a candidate if it may be one.
+    fn offer(&mut self, id: NodeId) {
+        if self.node(id).is_candidate() {
+            let rank = self.rank(id);
+            self.candidates.insert(rank);
+        }
+    }
+
+    fn children(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(self.node(id).first_child, |child| self.node(*child).next_sibling)
+    }
+
+    /// `id` and everything above it.
+    pub fn subtree(&self, id: NodeId) -> Vec<NodeId> {
+        let mut found = vec![id];
+        let mut next = 0;
+        while let Some(id) = found.get(next).copied() {
+            found.extend(self.children(id));
+            next += 1;
+        }
+        found
+    }
+
+    /// Sets marks that are stored.
+    pub fn set_flags(&mut self, id: NodeId, bits: u8) {
+        let node = self.node_mut(id);
+        if node.flags & bits != bits {
+            node.flags |= bits;
+            self.dirty.insert(id);
+        }
+    }
+
+    /// Marks a block as failed ([`flags::FAILED`]) or unwanted ([`flags::INVALIDATED`]), and with it all above it.
+    pub fn set_bad(&mut self, id: NodeId, bit: u8) {
+        self.set_flags(id, bit);
+        for above in self.subtree(id) {
+            let rank = self.rank(above);
+            self.candidates.remove(&rank);
+            if above != id {
+                self.node_mut(above).bad_ancestor = true;
+            }
+        }
+    }
+
+    /// Forgets the body of a failed block; the mark stays.
+    pub fn drop_body(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        node.flags &= !(flags::BODY | flags::SIGNED);
+        self.dirty.insert(id);
+        for above in self.subtree(id) {
+            let rank = self.rank(above);
+            self.candidates.remove(&rank);
+            self.node_mut(above).complete = false;
+        }
+    }
+
+    /// Takes back every failure and every wish against `id`, the blocks below it and those above it.
+    pub fn reconsider(&mut self, id: NodeId) {
+        let mut line = self.subtree(id);
+        line.extend(self.branch(id).skip(1));
+        for id in line {
+            let node = self.node_mut(id);
+            if node.flags & (flags::FAILED | flags::INVALIDATED) != 0 {
+                node.flags &= !(flags::FAILED | flags::INVALIDATED);
+                self.dirty.insert(id);
+            }
+            self.node_mut(id).aside = false;
+        }
+        self.refresh();
+    }
+
+    /// Keeps a block, and so all above it, from being connected until [`Self::release`].
+    pub fn set_aside(&mut self, id: NodeId) {
+        for above in self.subtree(id) {
+            let rank = self.rank(above);
+            self.candidates.remove(&rank);
+            self.node_mut(above).aside = true;
+        }
+    }
+
+    /// Whether the block is set aside.
+    pub fn is_aside(&self, id: NodeId) -> bool {
+        self.node(id).aside
+    }
+
+    /// Lets every block that was set aside be tried again.
+    pub fn release(&mut self) {
+        for node in &mut self.nodes {
+            node.aside = false;
+        }
+        self.refresh();
+    }
+
+    /// Works out anew what follows from the marks: parents stand before their children in `nodes`.
+    pub fn refresh(&mut self) {
+        self.candidates.clear();
+        for index in 0..self.nodes.len() {
+            let below = self.nodes[index].parent.map(|parent| self.node(parent).is_bad());
+            self.nodes[index].bad_ancestor = below.unwrap_or(false);
+            self.offer(NodeId(index as u32));
+        }
+    }
+
+    /// The block that should be the tip, if any may.
+    pub fn best(&self) -> Option<NodeId> {
+        self.candidates.last().map(|(_, _, id)| *id)
+    }
+
+    /// Forgets candidates that are worse than the tip.
+    pub fn prune_candidates(&mut self, tip: NodeId) {
+        let rank = self.rank(tip);
+        self.candidates = self.candidates.split_off(&rank);
+    }
+
+    /// `id`, its parent, and so on down to genesis.
+    pub fn branch(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(Some(id), |id| self.node(*id).parent)
+    }
+
+    /// Blocks without children.
+    pub fn leaves(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.leaves.iter().copied()
+    }
+
+    /// The row to store for a node.
+    pub fn row(&self, id: NodeId) -> HeaderRow {
+        let node = self.node(id);
+        HeaderRow {
+            header: node.header,
+            height: node.height(),
+            work: node.state.work,
+            median_time_past: node.state.median_time_past(),
+            flags: node.flags,
+            sequence: node.sequence,
+            tx_count: node.tx_count,
+            size: node.size,
+            chain_tx_count: node.chain_tx_count,
+        }
+    }
+
+    /// Nodes that differ from what is stored; the list is emptied.
+    pub fn take_dirty(&mut self) -> BTreeSet<NodeId> {
+        std::mem::take(&mut self.dirty)
+    }
+
+    /// Whether a node differs from what is stored.
+    pub fn has_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+}

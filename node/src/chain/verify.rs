@@ -1,0 +1,243 @@
+//! Parallel checking: blocks by themselves and their signatures, on a pool of worker threads.
+//!
+//! ```text
+//! bytes ─► group of blocks ─► decode, ids, root, shape ─► signatures in batches across the group ─► connect, in order
+//!          └──────────────── any worker, any order, a bounded window ahead ────────────┘    └─ one thread ─┘
+//! ```
+//!
+//! Nothing here reads coins or heights, so nothing here is ever waited for in the order of blocks but by the connect
+//! itself. Workers are scoped: whoever stops early waits for them (CVE-2024-52911 was a worker that outlived its data).
+
+use super::known::KnownSignatures;
+use rayon::prelude::*;
+use setara_core::block::Block;
+use setara_core::codec::{self, CodecError};
+use setara_core::consensus::{
+    BlockSignatures, CheckedBlock, ForEach, RuleError, Serial, block_signatures, check_block,
+};
+use setara_core::keys::{SignatureCheck, verify_all};
+use setara_core::network::Network;
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+
+/// Signatures verified by one equation. Larger batches are slightly cheaper each, but leave a worker idle at the end.
+pub const BATCH_SIGNATURES: usize = 512;
+/// Transactions below which spreading a block over workers costs more than it saves.
+const SPREAD_MIN: usize = 64;
+/// Bytes of blocks that one worker takes at a time: some 600 small transactions, so that the signatures of many small
+/// blocks fill a batch.
+const GROUP_BYTES: usize = 128 << 10;
+/// Blocks that one worker takes at a time.
+const GROUP_BLOCKS: usize = 64;
+/// Bytes of blocks between their source and the connecting thread; decoded and checked they take about five times that.
+pub const WINDOW_BYTES: usize = 16 << 20;
+/// Blocks between their source and the connecting thread.
+pub const WINDOW_BLOCKS: usize = 1024;
+
+/// Spreads core's loops over the current pool.
+#[derive(Debug, Clone, Copy)]
+struct Workers;
+
+impl ForEach for Workers {
+    fn map<T: Sync, R: Send>(&self, items: &[T], f: impl Fn(&T) -> R + Sync + Send) -> Vec<R> {
+        if items.len() < SPREAD_MIN {
+            return items.iter().map(f).collect();
+        }
+        items.par_iter().with_min_len(SPREAD_MIN / 2).map(f).collect()
+    }
+}
+
+/// Checks blocks on a pool of threads.
+#[derive(Clone)]
+pub struct Verifier {
+    network: Arc<Network>,
+    known: Arc<KnownSignatures>,
+    pool: Arc<rayon::ThreadPool>,
+}
+
+/// A block that passed all checks that need nothing but itself, signatures included.
+pub struct Prepared {
+    /// The block.
+    pub checked: CheckedBlock,
+    /// Its encoding.
+    pub bytes: Vec<u8>,
+}
+
+/// Why a block was not prepared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Unprepared {
+    /// The bytes are no block.
+    Undecodable(CodecError),
+    /// A rule is broken; the header is there to be marked.
+    Broken(Box<setara_core::block::Header>, RuleError),
+    /// An earlier block of the load failed, so this one was not looked at.
+    Cancelled,
+}
+
+impl Verifier {
+    /// With one worker per core, or as many as `threads` says.
+    pub fn new(network: Arc<Network>, known: Arc<KnownSignatures>, threads: Option<usize>) -> Self {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.unwrap_or(0))
+            .thread_name(|index| format!("verify-{index}"))
+            .build()
+            .expect("the system can start a few threads");
+        Self { network, known, pool: Arc::new(pool) }
+    }
+
+    /// The network.
+    pub const fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
+    /// The pool, for other work of the same kind.
+    pub const fn pool(&self) -> &Arc<rayon::ThreadPool> {
+        &self.pool
+    }
+
+    /// Everything that needs nothing but the block, signatures excepted, on all workers.
+    pub fn check(&self, block: Block) -> Result<CheckedBlock, RuleError> {
+        self.pool.install(|| check_block(&self.network, block, &Workers))
+    }
+
+    /// The same without proof of work, for proposals and templates.
+    pub fn check_proposal(&self, block: Block) -> Result<CheckedBlock, RuleError> {
+        self.pool.install(|| setara_core::consensus::check_proposal(&self.network, block, &Workers))
+    }
+
+    /// All signatures of a block that are not known to be valid, on all workers.
+    pub fn verify(&self, checked: &CheckedBlock) -> Result<(), RuleError> {
+        self.pool.install(|| {
+            let signatures = block_signatures(&self.network, checked, &|wtxid| self.known.contains(wtxid), &Workers);
+            verify_batches(&signatures.checks).map_err(|index| signatures.error(index))
+        })
+    }
+
+    /// Prepares blocks ahead of `connect`, which takes them in order and says when to stop. At most [`WINDOW_BLOCKS`]
+    /// blocks and [`WINDOW_BYTES`] bytes are between the two; every worker is done when this returns.
+    pub fn pipeline<T>(
+        &self,
+        blocks: &mut dyn Iterator<Item = Vec<u8>>,
+        mut connect: impl FnMut(Result<Prepared, Unprepared>) -> ControlFlow<T>,
+    ) -> Option<T> {
+        let cancelled = AtomicBool::new(false);
+        self.pool.in_place_scope_fifo(|scope| {
+            let mut blocks = blocks.fuse();
+            let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+            let (mut count, mut bytes) = (0, 0);
+            let mut next = blocks.next();
+            loop {
+                while next.is_some() && (count == 0 || (count < WINDOW_BLOCKS && bytes < WINDOW_BYTES)) {
+                    let mut group = Vec::new();
+                    let mut group_bytes = 0;
+                    while let Some(block) = next.take() {
+                        group_bytes += block.len();
+                        group.push(block);
+                        next = blocks.next();
+                        if group.len() >= GROUP_BLOCKS || group_bytes >= GROUP_BYTES {
+                            break;
+                        }
+                    }
+                    let (sender, result) = mpsc::sync_channel(1);
+                    count += group.len();
+                    bytes += group_bytes;
+                    in_flight.push_back(InFlight { result, count: group.len(), bytes: group_bytes });
+                    let cancelled = &cancelled;
+                    scope.spawn_fifo(move |_| {
+                        // The receiver is gone only when the load has stopped.
+                        let _ = sender.send(self.prepare(group, cancelled));
+                    });
+                }
+                let first = in_flight.pop_front()?;
+                // A worker that panicked sends nothing; the scope passes its panic on.
+                let prepared = first.result.recv().ok()?;
+                count -= first.count;
+                bytes -= first.bytes;
+                for block in prepared {
+                    if let ControlFlow::Break(outcome) = connect(block) {
+                        cancelled.store(true, Ordering::Relaxed);
+                        return Some(outcome);
+                    }
+                }
+            }
+        })
+    }
+
+    /// One worker's share: a group of consecutive blocks, their signatures verified together.
+    fn prepare(&self, group: Vec<Vec<u8>>, cancelled: &AtomicBool) -> Vec<Result<Prepared, Unprepared>> {
+        let mut prepared = Vec::with_capacity(group.len());
+        let mut checks: Vec<SignatureCheck> = Vec::new();
+        // Of every check: the block it belongs to, and its number there.
+        let mut owners: Vec<(usize, usize)> = Vec::new();
+        let mut signatures: Vec<BlockSignatures> = Vec::new();
+        for bytes in group {
+            if cancelled.load(Ordering::Relaxed) {
+                prepared.push(Err(Unprepared::Cancelled));
+                continue;
+            }
+            match self.prepare_one(bytes) {
+                Ok(block) => {
+                    let of_block =
+                        block_signatures(&self.network, &block.checked, &|wtxid| self.known.contains(wtxid), &Serial);
+                    owners.extend((0..of_block.checks.len()).map(|index| (signatures.len(), index)));
+                    checks.extend_from_slice(&of_block.checks);
+                    signatures.push(of_block);
+                    prepared.push(Ok(block));
+                }
+                Err(error) => {
+                    signatures.push(BlockSignatures::default());
+                    prepared.push(Err(error));
+                }
+            }
+        }
+        let mut start = 0;
+        while start < checks.len() && !cancelled.load(Ordering::Relaxed) {
+            let end = (start + BATCH_SIGNATURES).min(checks.len());
+            if let Err(index) = verify_all(&checks[start..end], &mut rand::rng()) {
+                let (block, number) = owners[start + index];
+                if let Ok(Prepared { checked, .. }) = &prepared[block] {
+                    let header = Box::new(checked.block().header);
+                    prepared[block] = Err(Unprepared::Broken(header, signatures[block].error(number)));
+                }
+                // Blocks above the culprit cannot connect, and those before it have been verified.
+                prepared.truncate(block + 1);
+                return prepared;
+            }
+            start = end;
+        }
+        prepared
+    }
+
+    fn prepare_one(&self, bytes: Vec<u8>) -> Result<Prepared, Unprepared> {
+        let block: Block = codec::decode(&bytes).map_err(Unprepared::Undecodable)?;
+        let header = block.header;
+        match check_block(&self.network, block, &Serial) {
+            Ok(checked) => Ok(Prepared { checked, bytes }),
+            Err(error) => Err(Unprepared::Broken(Box::new(header), error)),
+        }
+    }
+}
+
+/// Verifies in batches on the current pool; else the index of the first that does not hold.
+fn verify_batches(checks: &[SignatureCheck]) -> Result<(), usize> {
+    if checks.is_empty() {
+        return Ok(());
+    }
+    // Equal shares, so that no worker ends with a small rest.
+    let batches = checks.len().div_ceil(BATCH_SIGNATURES).next_multiple_of(rayon::current_num_threads());
+    let size = checks.len().div_ceil(batches).max(1);
+    let failed = checks
+        .par_chunks(size)
+        .enumerate()
+        .filter_map(|(chunk, checks)| verify_all(checks, &mut rand::rng()).err().map(|index| chunk * size + index));
+    failed.min().map_or(Ok(()), Err)
+}
+
+struct InFlight {
+    result: mpsc::Receiver<Vec<Result<Prepared, Unprepared>>>,
+    count: usize,
+    bytes: usize,
+}

@@ -1,0 +1,219 @@
+//! Reading the chain: one tip and one snapshot of the store that belongs to it, for as long as the reader likes.
+//!
+//! Everything a view answers is of one moment (an answer is never torn across two tips), from the last flush: while
+//! blocks are loaded in bulk that is a little behind the writer.
+
+use super::events::TipInfo;
+use crate::store::schema::{self, HeaderRow};
+use crate::store::{Column, Direction, Reader, StoreError};
+use setara_core::block::Block;
+use setara_core::consensus::{BlockDelta, ChainState};
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use setara_core::network::Network;
+use setara_core::transaction::{Coin, OutPoint};
+use std::sync::Arc;
+
+/// What is known of a block.
+pub type StoredHeader = HeaderRow;
+
+/// Most blocks that one [`View::updates_since`] names each way: a follower that is further behind asks again.
+pub const UPDATES_MAX: usize = 1024;
+
+/// A branch's end, as `getchaintips` lists it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainTip {
+    /// Of its last block.
+    pub height: Height,
+    /// Of its last block.
+    pub hash: BlockHash,
+    /// Blocks that are not in the active chain.
+    pub branch_length: u32,
+    /// What is known of it.
+    pub status: TipStatus,
+}
+
+/// Bitcoin Core's words for the state of a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TipStatus {
+    /// The active chain's.
+    Active,
+    /// A block of it broke a rule or is not wanted.
+    Invalid,
+    /// Bodies are missing.
+    HeadersOnly,
+    /// Bodies are there, but were never connected.
+    ValidHeaders,
+    /// Every block was connected once.
+    ValidFork,
+}
+
+impl TipStatus {
+    /// As `getchaintips` says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Invalid => "invalid",
+            Self::HeadersOnly => "headers-only",
+            Self::ValidHeaders => "valid-headers",
+            Self::ValidFork => "valid-fork",
+        }
+    }
+}
+
+/// The blocks between a follower and the tip.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Updates {
+    /// To take back, the follower's block first.
+    pub revert: Vec<BlockHash>,
+    /// To apply after that, lowest first.
+    pub apply: Vec<BlockHash>,
+    /// The tip is further away than [`UPDATES_MAX`] blocks: ask again from where these lead.
+    pub more: bool,
+}
+
+impl Updates {
+    /// Whether the follower is at the tip.
+    pub fn is_empty(&self) -> bool {
+        self.revert.is_empty() && self.apply.is_empty()
+    }
+}
+
+/// How many coins there are, and how much money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CoinsTotal {
+    /// Coins.
+    pub count: u64,
+    /// Sen.
+    pub sum: u64,
+}
+
+/// The chain at one moment.
+pub struct View {
+    /// The tip's state: what the next block is held against.
+    pub tip: ChainState,
+    sequence: u64,
+    network: Arc<Network>,
+    reader: Arc<dyn Reader>,
+    tips: Vec<ChainTip>,
+}
+
+impl View {
+    pub(super) fn new(
+        tip: ChainState,
+        sequence: u64,
+        network: Arc<Network>,
+        reader: Arc<dyn Reader>,
+        tips: Vec<ChainTip>,
+    ) -> Self {
+        Self { tip, sequence, network, reader, tips }
+    }
+
+    /// The tip in brief.
+    pub fn info(&self) -> TipInfo {
+        TipInfo { hash: self.tip.hash(), height: self.tip.height(), sequence: self.sequence }
+    }
+
+    /// The network.
+    pub fn network(&self) -> &Arc<Network> {
+        &self.network
+    }
+
+    /// The snapshot itself, for indexes.
+    pub fn reader(&self) -> &Arc<dyn Reader> {
+        &self.reader
+    }
+
+    /// The ends of all branches.
+    pub fn tips(&self) -> &[ChainTip] {
+        &self.tips
+    }
+
+    /// What is known of a block, on any branch.
+    pub fn header(&self, hash: &BlockHash) -> Result<Option<StoredHeader>, StoreError> {
+        schema::header(&*self.reader, hash)
+    }
+
+    /// The active chain's block at a height.
+    pub fn hash_at(&self, height: Height) -> Result<Option<BlockHash>, StoreError> {
+        schema::hash_at(&*self.reader, height)
+    }
+
+    /// Whether a block is in the active chain.
+    pub fn in_active_chain(&self, hash: &BlockHash) -> Result<bool, StoreError> {
+        let Some(row) = self.header(hash)? else { return Ok(false) };
+        Ok(self.hash_at(row.height)? == Some(*hash))
+    }
+
+    /// A block's encoding, on any branch.
+    pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        schema::body(&*self.reader, hash)
+    }
+
+    /// A block, on any branch.
+    pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
+        schema::block(&*self.reader, hash)
+    }
+
+    /// What a block changed; there for every block that was ever connected.
+    pub fn undo(&self, hash: &BlockHash) -> Result<Option<BlockDelta>, StoreError> {
+        schema::undo(&*self.reader, hash)
+    }
+
+    /// An unspent coin.
+    pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StoreError> {
+        let value = self.reader.get(Column::Coins, &schema::coin_key(outpoint))?;
+        value.map(|value| schema::coin(outpoint, &value)).transpose()
+    }
+
+    /// Unspent coins, in the order asked for.
+    pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StoreError> {
+        schema::coins(&*self.reader, outpoints)
+    }
+
+    /// Every unspent coin, by txid and index.
+    pub fn iterate_coins(&self) -> impl Iterator<Item = Result<(OutPoint, Coin), StoreError>> + '_ {
+        self.reader.iterate(Column::Coins, &[], Direction::Forward).map(|row| {
+            let (key, value) = row?;
+            let outpoint = schema::coin_outpoint(&key)?;
+            Ok((outpoint, schema::coin(&outpoint, &value)?))
+        })
+    }
+
+    /// Totals over all coins, without walking them.
+    pub fn coins_total(&self) -> Result<CoinsTotal, StoreError> {
+        let lattice = schema::lattice(&*self.reader)?;
+        Ok(CoinsTotal { count: lattice.count(), sum: lattice.sum() })
+    }
+
+    /// The way from a follower's block, on any branch, to the tip: at most [`UPDATES_MAX`] blocks each way.
+    pub fn updates_since(&self, cursor: BlockHash) -> Result<Updates, StoreError> {
+        let mut updates = Updates::default();
+        let mut hash = cursor;
+        let mut row = self.known(&hash)?;
+        while self.hash_at(row.height)? != Some(hash) {
+            if updates.revert.len() == UPDATES_MAX {
+                updates.more = true;
+                return Ok(updates);
+            }
+            updates.revert.push(hash);
+            hash = row.header.previous;
+            row = self.known(&hash)?;
+        }
+        let mut height = row.height;
+        while height < self.tip.height() {
+            if updates.apply.len() == UPDATES_MAX {
+                updates.more = true;
+                break;
+            }
+            height = height.next().ok_or_else(|| StoreError::corrupt("the tip is above the last height"))?;
+            let hash = self.hash_at(height)?;
+            updates.apply.push(hash.ok_or_else(|| StoreError::corrupt(format!("height {height} is missing")))?);
+        }
+        Ok(updates)
+    }
+
+    fn known(&self, hash: &BlockHash) -> Result<StoredHeader, StoreError> {
+        self.header(hash)?.ok_or_else(|| StoreError::corrupt(format!("block {hash} is not known")))
+    }
+}

@@ -1,0 +1,263 @@
+//! The key-value store under the chain: columns, atomic batches, snapshots.
+//!
+//! Guarantees: a [`Batch`] is applied as a whole or not at all; a synced batch, and every batch before it, survives
+//! loss of power; after a crash the store holds a prefix of the batches written; a snapshot never changes. The first
+//! failed write is final ([`StoreError::Poisoned`] from then on): a lost page must not be retried into silence.
+//!
+//! Two implementations: [`RocksStore`] on disk, [`MemoryStore`] with fault injection. What the bytes mean is in
+//! [`schema`].
+
+mod memory;
+#[cfg(feature = "rocksdb")]
+mod rocks;
+pub mod schema;
+mod space;
+
+pub use memory::{Faults, MemoryStore};
+#[cfg(feature = "rocksdb")]
+pub use rocks::{RocksOptions, RocksStore};
+pub use space::{FREE_BYTES_MIN, FREE_BYTES_START, SpaceCheck, free_bytes};
+
+use std::sync::Arc;
+
+/// A namespace of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Column {
+    /// Block hash -> header, place in the tree, status.
+    Headers,
+    /// Block hash -> the block's bytes.
+    Bodies,
+    /// Block hash -> what connecting it changed.
+    Undo,
+    /// Outpoint -> coin.
+    Coins,
+    /// Height -> hash of the active chain's block.
+    Heights,
+    /// Transaction id -> place in a block.
+    TxIndex,
+    /// Address -> its coins, history and totals.
+    AddressIndex,
+    /// Format, network, tip, lattice, cursors.
+    Meta,
+}
+
+impl Column {
+    /// Every column.
+    pub const ALL: [Self; 8] = [
+        Self::Headers,
+        Self::Bodies,
+        Self::Undo,
+        Self::Coins,
+        Self::Heights,
+        Self::TxIndex,
+        Self::AddressIndex,
+        Self::Meta,
+    ];
+
+    /// The column's name on disk.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Headers => "headers",
+            Self::Bodies => "bodies",
+            Self::Undo => "undo",
+            Self::Coins => "coins",
+            Self::Heights => "heights",
+            Self::TxIndex => "tx_index",
+            Self::AddressIndex => "address_index",
+            Self::Meta => "meta",
+        }
+    }
+}
+
+/// Why the store did not do what it was asked. Never a verdict on a block.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system or the database refused.
+    #[error("{doing} {path}: {reason}. {advice}")]
+    Backend {
+        /// What was being done.
+        doing: &'static str,
+        /// The directory or file.
+        path: String,
+        /// The error as reported.
+        reason: String,
+        /// What to do about it.
+        advice: &'static str,
+    },
+    /// A stored value is missing or is not what was written.
+    #[error(
+        "the database is damaged: {what}. Nothing was changed; restore the data directory from a backup, or move it \
+         away to load the chain anew"
+    )]
+    Corrupt {
+        /// Which value, and how it is wrong.
+        what: String,
+    },
+    /// The data directory belongs to another network.
+    #[error("{path} holds the network with genesis {found}, not {expected}. Choose another --data-dir")]
+    OtherNetwork {
+        /// The directory.
+        path: String,
+        /// Its genesis hash.
+        found: String,
+        /// The configured network's.
+        expected: String,
+    },
+    /// The data directory was written by a newer version.
+    #[error("{path} has data format {found}; this version reads up to {supported}. Use the newer version again")]
+    NewerFormat {
+        /// The directory.
+        path: String,
+        /// Its format.
+        found: u32,
+        /// The newest format known here.
+        supported: u32,
+    },
+    /// Too little room on the disk to go on safely.
+    #[error("{path}: {free} bytes free, {needed} needed. Free some space and start again; nothing is lost")]
+    DiskFull {
+        /// The directory.
+        path: String,
+        /// Bytes available.
+        free: u64,
+        /// Bytes required.
+        needed: u64,
+    },
+    /// An earlier write failed, so no later one can be trusted.
+    #[error("the database stopped after an earlier write failed: {0}")]
+    Poisoned(String),
+    /// A fault that a test asked for.
+    #[error("injected fault")]
+    Injected,
+}
+
+impl StoreError {
+    /// A damaged or missing value.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt { what: what.into() }
+    }
+}
+
+/// Order of an iteration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Ascending keys, from the first one not below the start.
+    Forward,
+    /// Descending keys, from the last one not above the start.
+    Backward,
+}
+
+/// A row: key and value.
+pub type Row = (Vec<u8>, Vec<u8>);
+
+/// Rows in key order.
+pub type Rows<'a> = Box<dyn Iterator<Item = Result<Row, StoreError>> + 'a>;
+
+/// Reading, from the newest state or from a snapshot.
+pub trait Reader: Send + Sync {
+    /// The value of `key`.
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The values of `keys`, in their order.
+    fn multi_get(&self, column: Column, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError>;
+
+    /// Rows from `from`, inclusive.
+    fn iterate<'a>(&'a self, column: Column, from: &[u8], direction: Direction) -> Rows<'a>;
+}
+
+/// How much a returned write promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// On stable storage, with everything written before it.
+    Synced,
+    /// In order, but the newest may be lost with the power.
+    Unsynced,
+}
+
+/// A store that can be written. There is one writer of chain data; indexes write their own columns.
+pub trait Store: Reader {
+    /// The state now, for as long as the snapshot is held.
+    fn snapshot(&self) -> Result<Arc<dyn Reader>, StoreError>;
+
+    /// Applies a batch as a whole.
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
+}
+
+/// Changes to apply together. Later changes of a key win.
+#[derive(Debug, Clone, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    column: Column,
+    start: usize,
+    key: u32,
+    /// Bytes of the value; `None` deletes.
+    value: Option<u32>,
+}
+
+/// Largest key or value: far above a block, and what a length in a batch can say.
+const VALUE_BYTES_MAX: usize = u32::MAX as usize;
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `key` to `value`.
+    ///
+    /// # Panics
+    /// If either is 4 GiB or longer, which no value of ours can be.
+    pub fn put(&mut self, column: Column, key: &[u8], value: &[u8]) {
+        self.push(column, key, Some(value));
+    }
+
+    /// Removes `key`.
+    pub fn delete(&mut self, column: Column, key: &[u8]) {
+        self.push(column, key, None);
+    }
+
+    fn push(&mut self, column: Column, key: &[u8], value: Option<&[u8]>) {
+        assert!(
+            key.len() <= VALUE_BYTES_MAX && value.map_or(0, <[u8]>::len) <= VALUE_BYTES_MAX,
+            "keys and values are small"
+        );
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.changes.push(Change {
+            column,
+            start,
+            key: key.len() as u32,
+            value: value.map(|value| value.len() as u32),
+        });
+    }
+
+    /// Whether it changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+
+    /// Changes in it.
+    pub fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Bytes of its keys and values.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The changes in order: column, key, new value.
+    pub fn changes(&self) -> impl Iterator<Item = (Column, &[u8], Option<&[u8]>)> {
+        self.changes.iter().map(|change| {
+            let value_at = change.start + change.key as usize;
+            let key = &self.bytes[change.start..value_at];
+            (change.column, key, change.value.map(|length| &self.bytes[value_at..value_at + length as usize]))
+        })
+    }
+}

@@ -1,0 +1,281 @@
+//! The store on disk: RocksDB, one column family per column.
+//!
+//! - Coins: bloom filters and hashed data blocks, as they are looked up by exact key; LZ4.
+//! - Bodies and undo records: blob files, so that compaction never rewrites them.
+//! - Every block of every file is checksummed; after a crash the write-ahead log is replayed up to its first broken
+//!   record, and a log file that the manifest knows but the disk has lost is refused.
+//! - The first failed write poisons the store: after a failed fsync the kernel may have dropped the very pages that a
+//!   retry would report as safe.
+
+use super::{Batch, Column, Direction, Durability, Reader, Rows, Store, StoreError};
+use parking_lot::Mutex;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
+    DataBlockIndexType, ErrorKind, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
+    WriteOptions,
+};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Bits per key of the coins' bloom filters: 1 % of look-ups of missing coins reach a block.
+const BLOOM_BITS: f64 = 10.0;
+/// Values from this size on go to blob files.
+const BLOB_BYTES_MIN: u64 = 4 << 10;
+/// Size of a blob file.
+const BLOB_FILE_BYTES: u64 = 256 << 20;
+/// Write-ahead logs are dropped by flushing idle columns once they reach this: it bounds the replay at start.
+const WAL_BYTES_MAX: u64 = 512 << 20;
+/// RocksDB's own log: small, and few of them.
+const LOG_FILE_BYTES: usize = 4 << 20;
+const LOG_FILES: usize = 4;
+/// Open table files: well below the usual limit of 1,024 descriptors, which sockets share.
+const OPEN_FILES: i32 = 400;
+/// Least room for blocks and for writes, whatever the budget.
+const CACHE_BYTES_MIN: usize = 8 << 20;
+
+/// How to open a store.
+#[derive(Debug, Clone)]
+pub struct RocksOptions {
+    /// Memory for cached blocks and for writes not yet in tables, together.
+    pub memory_bytes: usize,
+}
+
+impl Default for RocksOptions {
+    fn default() -> Self {
+        Self { memory_bytes: 128 << 20 }
+    }
+}
+
+struct Inner {
+    db: DB,
+    path: PathBuf,
+    poisoned: Mutex<Option<String>>,
+}
+
+/// A store in a directory. Clones share it; it closes with the last clone or snapshot.
+#[derive(Clone)]
+pub struct RocksStore(Arc<Inner>);
+
+type Snapshot<'a> = SnapshotWithThreadMode<'a, DB>;
+
+self_cell::self_cell!(
+    /// A snapshot together with the database that it borrows from.
+    struct OwnedSnapshot {
+        owner: Arc<Inner>,
+        #[not_covariant]
+        dependent: Snapshot,
+    }
+);
+
+impl RocksStore {
+    /// Opens the database in `path`, creating it (and the directory) if there is none.
+    pub fn open(path: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
+        std::fs::create_dir_all(path).map_err(|error| StoreError::Backend {
+            doing: "creating",
+            path: path.display().to_string(),
+            reason: error.to_string(),
+            advice: "Check that the directory can be written",
+        })?;
+        let cache_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
+        let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
+        let shared = database_options(write_bytes);
+        let cache = Cache::new_lru_cache(cache_bytes);
+        let mut names: Vec<String> = Column::ALL.iter().map(|column| column.name().to_owned()).collect();
+        // A newer version's columns are opened too, so that its format can be read and named.
+        if let Ok(found) = DB::list_cf(&shared, path) {
+            names.extend(found.into_iter().filter(|name| !Column::ALL.iter().any(|column| column.name() == name)));
+        }
+        if !names.iter().any(|name| name == "default") {
+            names.push("default".to_owned());
+        }
+        let families = names.iter().map(|name| {
+            let column = Column::ALL.into_iter().find(|column| column.name() == name);
+            ColumnFamilyDescriptor::new(name, column_options(column, &cache, write_bytes))
+        });
+        let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
+        Ok(Self(Arc::new(Inner { db, path: path.to_owned(), poisoned: Mutex::new(None) })))
+    }
+}
+
+fn database_options(write_bytes: usize) -> Options {
+    let mut options = Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_paranoid_checks(true);
+    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    options.set_track_and_verify_wals_in_manifest(true);
+    options.set_db_write_buffer_size(write_bytes);
+    options.set_max_total_wal_size(WAL_BYTES_MAX);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(OPEN_FILES);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_wal_bytes_per_sync(1 << 20);
+    options.set_max_log_file_size(LOG_FILE_BYTES);
+    options.set_keep_log_file_num(LOG_FILES);
+    options
+}
+
+fn column_options(column: Option<Column>, cache: &Cache, write_bytes: usize) -> Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(cache);
+    table.set_cache_index_and_filter_blocks(true);
+    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    table.set_format_version(5);
+    let mut options = Options::default();
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size((write_bytes / 2).clamp(1 << 20, 256 << 20));
+    options.set_max_write_buffer_number(4);
+    match column {
+        Some(Column::Coins | Column::TxIndex) => {
+            table.set_bloom_filter(BLOOM_BITS, false);
+            table.set_data_block_index_type(DataBlockIndexType::BinaryAndHash);
+            table.set_data_block_hash_ratio(0.75);
+        }
+        Some(Column::AddressIndex | Column::Headers) => table.set_bloom_filter(BLOOM_BITS, false),
+        Some(Column::Bodies | Column::Undo) => {
+            // Hashes and signatures do not compress.
+            options.set_enable_blob_files(true);
+            options.set_min_blob_size(BLOB_BYTES_MIN);
+            options.set_blob_file_size(BLOB_FILE_BYTES);
+            options.set_blob_compression_type(DBCompressionType::None);
+            options.set_enable_blob_gc(false);
+        }
+        Some(Column::Heights | Column::Meta) | None => {}
+    }
+    options.set_block_based_table_factory(&table);
+    options
+}
+
+/// A RocksDB error in words that name the directory and what to do.
+fn backend(doing: &'static str, path: &Path, error: &rocksdb::Error) -> StoreError {
+    let reason = error.to_string();
+    if error.kind() == ErrorKind::Corruption {
+        return StoreError::Corrupt { what: format!("{}: {reason}", path.display()) };
+    }
+    let advice = if reason.contains("lock") && (reason.contains("LOCK") || reason.contains("Resource temporarily")) {
+        "Another node is using this directory: stop it, or choose another --data-dir"
+    } else if reason.contains("No space left") {
+        "The disk is full: free some space and start again; nothing is lost"
+    } else if reason.contains("Permission denied") || reason.contains("Read-only") {
+        "The directory must be writable by the user that runs the node"
+    } else if reason.contains("Too many open files") {
+        "Raise the limit of open files (ulimit -n 4096)"
+    } else if reason.contains("No such file") {
+        "A file of the database is missing: restore the directory from a backup, or move it away to load the chain anew"
+    } else if error.kind() == ErrorKind::IOError {
+        "The disk reported an error: check its health and the system log before starting again"
+    } else {
+        "Restore the directory from a backup, or move it away to load the chain anew"
+    };
+    StoreError::Backend { doing, path: path.display().to_string(), reason, advice }
+}
+
+impl Inner {
+    fn family(&self, column: Column) -> &ColumnFamily {
+        self.db.cf_handle(column.name()).expect("every column was opened")
+    }
+
+    fn failed(&self, error: &rocksdb::Error) -> StoreError {
+        backend("reading", &self.path, error)
+    }
+
+    fn get(&self, column: Column, key: &[u8], options: &ReadOptions) -> Result<Option<Vec<u8>>, StoreError> {
+        self.db.get_cf_opt(self.family(column), key, options).map_err(|error| self.failed(&error))
+    }
+
+    fn multi_get(
+        &self,
+        column: Column,
+        keys: &[&[u8]],
+        options: &ReadOptions,
+    ) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        let values = self.db.batched_multi_get_cf_opt(self.family(column), keys.iter().copied(), false, options);
+        values
+            .into_iter()
+            .map(|value| value.map(|value| value.map(|bytes| bytes.to_vec())).map_err(|error| self.failed(&error)))
+            .collect()
+    }
+
+    fn iterate(&self, column: Column, from: &[u8], direction: Direction, options: ReadOptions) -> Rows<'_> {
+        let direction = match direction {
+            Direction::Forward => rocksdb::Direction::Forward,
+            Direction::Backward => rocksdb::Direction::Reverse,
+        };
+        let rows = self.db.iterator_cf_opt(self.family(column), options, IteratorMode::From(from, direction));
+        Box::new(
+            rows.map(|row| {
+                row.map(|(key, value)| (key.into_vec(), value.into_vec())).map_err(|error| self.failed(&error))
+            }),
+        )
+    }
+}
+
+fn read_options() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_verify_checksums(true);
+    options
+}
+
+impl Reader for RocksStore {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.get(column, key, &read_options())
+    }
+
+    fn multi_get(&self, column: Column, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.0.multi_get(column, keys, &read_options())
+    }
+
+    fn iterate<'a>(&'a self, column: Column, from: &[u8], direction: Direction) -> Rows<'a> {
+        self.0.iterate(column, from, direction, read_options())
+    }
+}
+
+impl Store for RocksStore {
+    fn snapshot(&self) -> Result<Arc<dyn Reader>, StoreError> {
+        Ok(Arc::new(OwnedSnapshot::new(self.0.clone(), |inner| inner.db.snapshot())))
+    }
+
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        let inner = &*self.0;
+        if let Some(reason) = &*inner.poisoned.lock() {
+            return Err(StoreError::Poisoned(reason.clone()));
+        }
+        let mut changes = WriteBatch::default();
+        for (column, key, value) in batch.changes() {
+            match value {
+                Some(value) => changes.put_cf(inner.family(column), key, value),
+                None => changes.delete_cf(inner.family(column), key),
+            }
+        }
+        let mut options = WriteOptions::default();
+        options.set_sync(durability == Durability::Synced);
+        inner.db.write_opt(&changes, &options).map_err(|error| {
+            let error = backend("writing to", &inner.path, &error);
+            inner.poisoned.lock().get_or_insert_with(|| error.to_string());
+            error
+        })
+    }
+}
+
+impl OwnedSnapshot {
+    fn with<'a, T>(&'a self, read: impl FnOnce(&'a Inner, ReadOptions) -> T) -> T {
+        let mut options = read_options();
+        self.with_dependent(|_, snapshot| options.set_snapshot(snapshot));
+        read(self.borrow_owner(), options)
+    }
+}
+
+impl Reader for OwnedSnapshot {
+    fn get(&self, column: Column, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.with(|inner, options| inner.get(column, key, &options))
+    }
+
+    fn multi_get(&self, column: Column, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
+        self.with(|inner, options| inner.multi_get(column, keys, &options))
+    }
+
+    fn iterate<'a>(&'a self, column: Column, from: &[u8], direction: Direction) -> Rows<'a> {
+        // The iterator borrows `self`, so the snapshot outlives it.
+        self.with(|inner, options| inner.iterate(column, from, direction, options))
+    }
+}
