@@ -16,7 +16,7 @@ mod space;
 pub use memory::{Faults, MemoryStore};
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
-pub use space::{FREE_BYTES_MIN, FREE_BYTES_START, SpaceCheck, free_bytes};
+pub use space::SpaceCheck;
 
 use std::sync::Arc;
 
@@ -114,13 +114,13 @@ pub enum StoreError {
         supported: u32,
     },
     /// Too little room on the disk to go on safely.
-    #[error("{path}: {free} bytes free, {needed} needed. Free some space and start again; nothing is lost")]
+    #[error("{path}: {free} MiB free, {needed} MiB needed. Free some space and start again; nothing is lost")]
     DiskFull {
         /// The directory.
         path: String,
-        /// Bytes available.
+        /// MiB available.
         free: u64,
-        /// Bytes required.
+        /// MiB required.
         needed: u64,
     },
     /// An earlier write failed, so no later one can be trusted.

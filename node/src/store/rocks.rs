@@ -249,7 +249,7 @@ impl Store for RocksStore {
         }
         let mut options = WriteOptions::default();
         options.set_sync(durability == Durability::Synced);
-        inner.db.write_opt(&changes, &options).map_err(|error| {
+        inner.db.write_opt(changes, &options).map_err(|error| {
             let error = backend("writing to", &inner.path, &error);
             inner.poisoned.lock().get_or_insert_with(|| error.to_string());
             error

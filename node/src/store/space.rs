@@ -1,19 +1,9 @@
-//! Room on the disk: asked before the database is opened and before every flush.
+//! Room on the disk, asked for before every flush: a database that runs out of it in the middle of a write is no place
+//! to be.
 
 use super::StoreError;
-use std::path::{Path, PathBuf};
-
-/// Free bytes without which the node does not start: a database needs room to compact (Bitcoin Core warns alike).
-pub const FREE_BYTES_START: u64 = 1 << 30;
-
-/// Free bytes below which the node stops before it writes: enough for the log and a clean end.
-pub const FREE_BYTES_MIN: u64 = 200 << 20;
-
-/// Bytes that an unprivileged process may still write to the file system of `path`.
-pub fn free_bytes(path: &Path) -> std::io::Result<u64> {
-    let stat = rustix::fs::statvfs(path)?;
-    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
-}
+use crate::datadir::{DataDirError, RUN_BYTES_MIN, check_space};
+use std::path::PathBuf;
 
 /// Refuses to go on when the disk is nearly full.
 #[derive(Debug, Clone)]
@@ -23,34 +13,23 @@ pub struct SpaceCheck {
 }
 
 impl SpaceCheck {
-    /// Asks for `needed` bytes where `path` lies.
-    pub fn new(path: impl Into<PathBuf>, needed: u64) -> Self {
-        Self { path: path.into(), needed }
+    /// Where `path` lies, the bytes that a running node needs.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), needed: RUN_BYTES_MIN }
     }
 
-    /// Fails with [`StoreError::DiskFull`] when less is free. A file system that cannot say is taken to have room: the
-    /// write itself will tell.
+    /// Asks for `needed` bytes instead.
+    pub fn with_needed(self, needed: u64) -> Self {
+        Self { needed, ..self }
+    }
+
+    /// Fails when less is free. A file system that cannot say is taken to have room: the write itself will tell.
     pub fn check(&self) -> Result<(), StoreError> {
-        match free_bytes(&self.path) {
-            Ok(free) if free < self.needed => {
-                Err(StoreError::DiskFull { path: self.path.display().to_string(), free, needed: self.needed })
+        match check_space(&self.path, self.needed) {
+            Err(DataDirError::DiskFull { path, free, needed }) => {
+                Err(StoreError::DiskFull { path: path.display().to_string(), free, needed })
             }
             _ => Ok(()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// ST5: a disk without the room asked for is refused by name, before anything is written.
-    #[test]
-    fn a_full_disk_is_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        SpaceCheck::new(directory.path(), 1).check().unwrap();
-        let error = SpaceCheck::new(directory.path(), u64::MAX).check().unwrap_err();
-        assert!(matches!(error, StoreError::DiskFull { needed: u64::MAX, .. }));
-        assert!(error.to_string().contains(&directory.path().display().to_string()));
     }
 }
