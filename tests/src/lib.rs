@@ -1,4 +1,7 @@
-//! What the end-to-end tests share: real processes, and a naive ledger to hold them against. No rules of its own.
+//! What the end-to-end tests share: real processes, and a naive ledger to hold them
+//! against. No rules of its own.
 
+pub mod crash;
 pub mod oracle;
 pub mod process;
+pub mod purse;

@@ -98,10 +98,9 @@ impl Ledger {
     }
 
     /// Coins locked to `address` that the next block may spend, lowest outpoint first.
-    pub fn spendable(&self, address: &Address) -> impl Iterator<Item = (OutPoint, Coin)> {
+    pub fn spendable(&self, address: Address) -> impl Iterator<Item = (OutPoint, Coin)> {
         let next = self.height().get() + 1;
         let maturity = self.network.maturity;
-        let address = *address;
         self.coins
             .iter()
             .filter(move |(_, coin)| coin.output.address == address)

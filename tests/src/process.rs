@@ -217,11 +217,7 @@ impl NodeProcess {
                 self.log.wait(|_| false);
                 return Err(status);
             }
-            if self.client.is_none() {
-                self.client = self
-                    .endpoint()
-                    .and_then(|url| Client::new(&url, Auth::Cookie(self.network_dir.join(".cookie"))).ok());
-            }
+            self.connect();
             match self.client.as_ref().map(|client| client.call("getblockcount", Value::Array(vec![]))) {
                 Some(Ok(_)) => return Ok(()),
                 Some(Err(error)) if !is_startup(&error) => panic!("the node answers {error}:\n{}", self.log()),
@@ -240,6 +236,35 @@ impl NodeProcess {
         // A killed node leaves its file behind; under a wrapper the pid is the wrapper's child's.
         let ours = pid == u64::from(self.pid()) || parent_of(pid) == Some(u64::from(self.pid()));
         ours.then(|| if rpc.starts_with("http") { rpc.to_owned() } else { format!("http://{rpc}") })
+    }
+
+    /// Waits for the `count`-th line; false once the node is ready, or ends, without having printed so many.
+    pub fn wait_for_lines_or_ready(&mut self, count: usize) -> bool {
+        wait_until("a line or readiness", || {
+            let printed = self.log.lock().lines.len();
+            let over = self.has_exited().is_some() || self.answers();
+            if printed >= count { Some(true) } else { over.then_some(false) }
+        })
+    }
+
+    fn connect(&mut self) {
+        if self.client.is_none() {
+            self.client = self.endpoint().map(|url| self.client_of(&url));
+        }
+    }
+
+    fn client_of(&self, url: &str) -> Client {
+        Client::new(url, Auth::Cookie(self.network_dir.join(".cookie"))).expect("the node announces a usable address")
+    }
+
+    fn answers(&mut self) -> bool {
+        self.connect();
+        self.client.as_ref().is_some_and(|client| client.call("getblockcount", Value::Array(vec![])).is_ok())
+    }
+
+    /// A second client, for another thread.
+    pub fn new_client(&self) -> Client {
+        self.client_of(self.client().url())
     }
 
     /// The client; the node must have been ready.

@@ -1,0 +1,125 @@
+//! Kills over the real binary: SIGKILL at random moments and at named places, while mining, paying, reorganising and
+//! flushing. After each restart every acknowledged block is there, the coins are those of a replay from genesis, the
+//! indexes catch up, and nothing had to be rebuilt.
+//!
+//! Dozens of kills in an ordinary run; `SETARA_KILLS=1000` for more, `SETARA_CRASH_SEED` for another sequence.
+
+use setara_core::network::Network;
+use setara_node::chain::failpoint;
+use setara_tests::crash::World;
+use setara_tests::process::Setup;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+/// Kills of an ordinary run, over all tests here that count them: about a minute.
+const KILLS: u64 = 48;
+/// Kills on one directory before a new one is begun: chains stay short enough to be replayed after each.
+const KILLS_PER_WORLD: u64 = 24;
+/// A kill falls at most this long after the operation that it waited for has begun.
+const KILL_DELAY_MICROS_MAX: u64 = 15_000;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+/// Counts operations so that a killer can wait for one.
+#[derive(Default)]
+struct Progress(Mutex<u64>, Condvar);
+
+impl Progress {
+    fn step(&self) {
+        *self.0.lock().expect("no panic holds it") += 1;
+        self.1.notify_all();
+    }
+
+    fn wait_for(&self, count: u64) {
+        let done = self.0.lock().expect("no panic holds it");
+        drop(self.1.wait_while(done, |done| *done < count).expect("no panic holds it"));
+    }
+}
+
+/// Works until the node is killed from outside, a random moment after a random operation has begun.
+fn work_until_killed(world: &mut World, node: &setara_tests::process::NodeProcess) {
+    let operations = 1 + world.random().below(8);
+    let delay = Duration::from_micros(world.random().below(KILL_DELAY_MICROS_MAX));
+    let pid = rustix::process::Pid::from_raw(node.pid() as i32).expect("a process id");
+    let progress = Progress::default();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            progress.wait_for(operations);
+            // Not a wait for anything: the moment is the input of this test.
+            std::thread::sleep(delay);
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("our own child can be killed");
+        });
+        loop {
+            progress.step();
+            if world.work(node).is_err() {
+                break;
+            }
+        }
+    });
+}
+
+/// ST1, ST2, ST10, CS20. No clean stop, ever: each start finds what a kill has left.
+#[test]
+fn killed_at_random_moments() {
+    let kills = setting("SETARA_KILLS", KILLS);
+    let seed = setting("SETARA_CRASH_SEED", 1);
+    let mut done = 0;
+    for round in 0.. {
+        if done >= kills {
+            break;
+        }
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        // Small caches make flushes frequent, large ones leave more unflushed.
+        let cache = ["4", "64"][round as usize % 2];
+        let setup = Setup::dev(directory.path()).with(["--db-cache", cache]);
+        let (mut world, mut node) = World::new(Network::dev(), setup, seed.wrapping_mul(1_000).wrapping_add(round));
+        for _ in 0..KILLS_PER_WORLD.min(kills - done) {
+            work_until_killed(&mut world, &node);
+            node.kill();
+            done += 1;
+            let what = format!("seed {seed}, world {round}, kill {done}, operation {}", world.operations());
+            node = world.setup().start();
+            world.verify(&node, &what);
+        }
+        println!("{done} kills, {} blocks acknowledged in this world", world.acknowledged());
+    }
+}
+
+/// ST1. The process dies at each named place, at its first passes and at a later one.
+#[test]
+fn killed_at_each_named_place() {
+    let visited = AtomicU64::new(0);
+    for place in failpoint::ALL {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let setup = Setup::dev(directory.path());
+        if place == failpoint::BEFORE_GENESIS {
+            // Passed once in the life of a directory: before there is anything to lose.
+            let (status, _) = setup.clone().env(failpoint::VARIABLE, format!("{place}:1")).refused();
+            assert!(!status.success());
+            visited.fetch_add(1, Ordering::Relaxed);
+        }
+        let (mut world, mut node) = World::new(Network::dev(), setup, 7);
+        for count in [1, 2, 9] {
+            if place == failpoint::BEFORE_GENESIS {
+                break;
+            }
+            node.terminate();
+            let armed = world.setup().clone().env(failpoint::VARIABLE, format!("{place}:{count}"));
+            node = armed.spawn();
+            // A place on the way of a start may strike before the node is ready.
+            if node.wait_ready().is_ok() {
+                let died = (0..20).any(|_| world.work_round(&node).is_err());
+                assert!(died, "{place}:{count} was never reached");
+            }
+            assert!(!node.wait().success());
+            node = world.setup().start();
+            world.verify(&node, &format!("{place}:{count}"));
+            visited.fetch_add(1, Ordering::Relaxed);
+        }
+        world.verify(&node, place);
+    }
+    assert!(visited.into_inner() > failpoint::ALL.len() as u64, "places were skipped");
+}

@@ -1,0 +1,168 @@
+//! Damage to the files of a stopped node, file by file: each is deleted, emptied, cut in half, and has bits flipped at
+//! its start, middle and end. The node comes back to a prefix of its chain or refuses and says why; what it serves is
+//! never anything else.
+
+use setara_core::network::Network;
+use setara_tests::crash::{Random, World};
+use setara_tests::process::Setup;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Payments in the template's chain: enough that bodies reach the blob files.
+const ROUNDS: u64 = 12;
+
+#[derive(Debug, Clone, Copy)]
+enum Damage {
+    Delete,
+    Empty,
+    Halve,
+    FlipStart,
+    FlipMiddle,
+    FlipEnd,
+    FlipAnywhere(u64),
+}
+
+impl Damage {
+    const EACH: [Self; 6] = [Self::Delete, Self::Empty, Self::Halve, Self::FlipStart, Self::FlipMiddle, Self::FlipEnd];
+
+    /// False if the file is too short to be damaged this way.
+    fn apply(self, path: &Path) -> bool {
+        let mut bytes = fs::read(path).expect("a file of the copy can be read");
+        let flip = match self {
+            Self::Delete => {
+                fs::remove_file(path).expect("a file of the copy can be removed");
+                return true;
+            }
+            Self::Empty | Self::Halve if bytes.is_empty() => return false,
+            Self::Empty => {
+                bytes.clear();
+                None
+            }
+            Self::Halve => {
+                bytes.truncate(bytes.len() / 2);
+                None
+            }
+            Self::FlipStart => Some(0),
+            Self::FlipMiddle => Some(bytes.len() / 2),
+            Self::FlipEnd => Some(bytes.len().saturating_sub(1)),
+            Self::FlipAnywhere(random) => Some(random as usize % bytes.len().max(1)),
+        };
+        match flip.map(|at| bytes.get_mut(at)) {
+            Some(Some(byte)) => *byte ^= 0x10,
+            Some(None) => return false,
+            None => {}
+        }
+        fs::write(path, bytes).expect("a file of the copy can be written");
+        true
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory).expect("a directory can be listed") {
+        let path = entry.expect("an entry can be read").path();
+        if path.is_dir() { files.extend(files_below(&path)) } else { files.push(path) }
+    }
+    files.sort();
+    files
+}
+
+fn copy(from: &Path, to: &Path) {
+    for file in files_below(from) {
+        let target = to.join(file.strip_prefix(from).expect("below"));
+        fs::create_dir_all(target.parent().expect("a parent")).expect("a directory can be made");
+        fs::copy(&file, target).expect("a file can be copied");
+    }
+}
+
+/// A directory with tables, blob files and a log, left by SIGKILL.
+fn template(directory: &Path) -> World {
+    let (mut world, mut node) = World::new(Network::dev(), Setup::dev(directory).with(["--db-cache", "4"]), 11);
+    for _ in 0..ROUNDS {
+        world.work_round(&node).expect("nobody kills it");
+    }
+    // What a start finds in the log goes into tables; then more, which stays in the log.
+    node.terminate();
+    node = world.setup().start();
+    world.fill_block(&node);
+    world.work_round(&node).expect("nobody kills it");
+    node.terminate();
+    node = world.setup().start();
+    world.work_round(&node).expect("nobody kills it");
+    world.remember(&node);
+    node.kill();
+    world
+}
+
+fn damage_and_check(world: &World, original: &Path, file: &Path, damage: Damage) -> Option<String> {
+    let name = file.strip_prefix(original).expect("below").to_path_buf();
+    let what = format!("{} {damage:?}", name.display());
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    copy(original, directory.path());
+    if !damage.apply(&directory.path().join(&name)) {
+        return None;
+    }
+    let mut node = Setup::dev(directory.path()).with(["--db-cache", "4"]).spawn();
+    let outcome = match node.wait_ready() {
+        Err(status) => {
+            assert!(!status.success(), "{what}: a node that cannot start must say so");
+            None
+        }
+        Ok(()) => world.verify_prefix(&node, &what).ok(),
+    };
+    if let Some(height) = outcome {
+        return Some(format!("{what}: height {height} of {}", world.chain().len()));
+    }
+    let log = node.log();
+    assert!(!log.contains("panicked at"), "{what}: refused by a panic:\n{log}");
+    let place = directory.path().to_string_lossy().into_owned();
+    let says = log.contains(&place) || log.contains("damaged") || log.contains("corrupt") || log.contains("Corruption");
+    assert!(says, "{what}: refused without a reason:\n{log}");
+    Some(format!("{what}: refused"))
+}
+
+/// ST3. Every file of the database, and every other file in the node's directory.
+#[test]
+fn each_file_damaged_in_turn() {
+    let original = tempfile::tempdir().expect("a temporary directory");
+    let world = template(original.path());
+    let files = files_below(original.path());
+    for kind in ["CURRENT", "MANIFEST", ".sst", ".log", ".blob"] {
+        assert!(files.iter().any(|file| file.to_string_lossy().contains(kind)), "the template has no {kind} file");
+    }
+    let mut outcomes = Vec::new();
+    for file in &files {
+        for damage in Damage::EACH {
+            outcomes.extend(damage_and_check(&world, original.path(), file, damage));
+        }
+    }
+    println!("{}", outcomes.join("\n"));
+    assert!(outcomes.iter().any(|outcome| outcome.ends_with("refused")), "no damage was noticed");
+}
+
+/// ST3. One flipped bit anywhere: `SETARA_FLIPS` of them.
+#[test]
+fn random_bits_flipped() {
+    let flips = std::env::var("SETARA_FLIPS").ok().map_or(24, |text| text.parse::<u64>().expect("a number"));
+    let original = tempfile::tempdir().expect("a temporary directory");
+    let world = template(original.path());
+    let mut random = Random::new(3);
+    let files: Vec<(PathBuf, u64)> = files_below(original.path())
+        .into_iter()
+        .map(|file| (file.clone(), fs::metadata(&file).expect("a file has a size").len()))
+        .collect();
+    let total: u64 = files.iter().map(|(_, size)| size).sum();
+    for _ in 0..flips {
+        let mut at = random.below(total);
+        let (file, _) = files
+            .iter()
+            .find(|(_, size)| {
+                at < *size || {
+                    at -= size;
+                    false
+                }
+            })
+            .expect("below the total");
+        damage_and_check(&world, original.path(), file, Damage::FlipAnywhere(at));
+    }
+}

@@ -1,0 +1,167 @@
+//! Faults of the disk under the real binary: fsync and reads that fail (injected by `strace`), and a disk that runs full
+//! (a small file system of its own). Where the machine does not allow that, the test says so and passes.
+
+use serde_json::json;
+use setara_core::network::Network;
+use setara_tests::crash::World;
+use setara_tests::process::{NodeProcess, Setup, wait_until};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// Rounds of work within which an injected fault must have struck.
+const ROUNDS: usize = 50;
+
+/// `strace` attached to a node, making some system calls fail.
+struct Injector(Child);
+
+impl Injector {
+    /// Attaches, or says why it cannot.
+    fn attach(node: &NodeProcess, inject: &str) -> Result<Self, String> {
+        let calls = inject.split(':').next().expect("calls come first");
+        let mut child = Command::new("strace")
+            .args(["-f", "-o", "/dev/null", "-p", &node.pid().to_string()])
+            .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|error| format!("strace cannot be run: {error}"))?;
+        let mut lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
+        let mut said = String::new();
+        while let Some(Ok(line)) = lines.next() {
+            if line.contains("attached") {
+                // It goes on talking: let it, so that it never blocks on a full pipe.
+                std::thread::spawn(move || lines.count());
+                return Ok(Self(child));
+            }
+            said.push_str(&line);
+        }
+        let _ = child.wait();
+        Err(format!("strace cannot attach: {said}"))
+    }
+}
+
+impl Drop for Injector {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Works until the injected fault ends the node; then nothing acknowledged may be missing, and no block may have been
+/// called invalid for it.
+fn node_ends_by(inject: &str, warm_up: impl Fn(&mut World, &NodeProcess)) {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup::dev(directory.path()).with(["--db-cache", "4"]);
+    let (mut world, mut node) = World::new(Network::dev(), setup, 21);
+    warm_up(&mut world, &node);
+    let injector = match Injector::attach(&node, inject) {
+        Ok(injector) => injector,
+        Err(reason) => return println!("skipped: {reason}"),
+    };
+    let died = (0..ROUNDS).any(|_| world.work_round(&node).is_err());
+    assert!(died, "{inject}: the node noticed nothing");
+    let status = node.wait();
+    drop(injector);
+    let log = node.log();
+    assert!(!status.success(), "{inject}: a node whose disk failed must not end as if all were well:\n{log}");
+    assert!(log.contains("Input/output error") || log.contains("disk"), "{inject}: the fault is not named:\n{log}");
+    assert!(!log.contains("panicked at"), "{inject}: the fault became a panic:\n{log}");
+    node = world.setup().start();
+    world.verify(&node, inject);
+}
+
+/// ST4, CS20. The first failed sync is final.
+#[test]
+fn failed_fsync_stops_the_node_and_loses_nothing() {
+    for when in [1, 2, 5, 17] {
+        node_ends_by(&format!("fsync,fdatasync:error=EIO:when={when}"), |_, _| {});
+    }
+}
+
+/// ST4, CS20. A sync that fails once and "works" when it is tried again must not be believed.
+#[test]
+fn failed_writes_stop_the_node_and_lose_nothing() {
+    for when in ["3", "9+"] {
+        node_ends_by(&format!("pwrite64,pwritev,pwritev2:error=ENOSPC:when={when}"), |_, _| {});
+    }
+}
+
+/// A file system of its own, mounted from a sparse file; unmounted when dropped.
+struct SmallDisk {
+    _directory: tempfile::TempDir,
+    mount: PathBuf,
+}
+
+impl SmallDisk {
+    fn new(megabytes: u64) -> Result<Self, String> {
+        let directory = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let (image, mount) = (directory.path().join("image"), directory.path().join("mount"));
+        std::fs::create_dir(&mount).map_err(|error| error.to_string())?;
+        let file = std::fs::File::create(&image).map_err(|error| error.to_string())?;
+        file.set_len(megabytes << 20).map_err(|error| error.to_string())?;
+        run("mkfs.ext4", &["-q", "-F", "-m", "0", &image.to_string_lossy()])?;
+        run("mount", &["-o", "loop", &image.to_string_lossy(), &mount.to_string_lossy()])?;
+        Ok(Self { _directory: directory, mount })
+    }
+
+    /// Leaves about this much free.
+    fn leave_free(&self, megabytes: u64) -> PathBuf {
+        let filler = self.mount.join("filler");
+        let stat = rustix::fs::statvfs(&self.mount).unwrap();
+        let fill = (stat.f_bavail * stat.f_frsize).saturating_sub(megabytes << 20);
+        run("fallocate", &["-l", &fill.to_string(), &filler.to_string_lossy()]).unwrap();
+        filler
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = run("umount", &["-l", &self.mount.to_string_lossy()]);
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
+    let output = Command::new(program).args(arguments).output().map_err(|error| format!("{program}: {error}"))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(format!("{program}: {}", String::from_utf8_lossy(&output.stderr)))
+    }
+}
+
+/// ST5. The disk fills up while the node works: it stops by itself and says so; it refuses to start on too little; with
+/// room again everything acknowledged is there.
+#[test]
+fn full_disk_stops_the_node_and_room_brings_it_back() {
+    let disk = match SmallDisk::new(1_600) {
+        Ok(disk) => disk,
+        Err(reason) => return println!("skipped: no small disk can be mounted here: {reason}"),
+    };
+    let setup = Setup::dev(disk.mount.join("data"));
+    let (mut world, mut node) = World::new(Network::dev(), setup, 31);
+    world.work_round(&node).expect("there is room");
+    let filler = disk.leave_free(150);
+    let died = (0..ROUNDS).any(|_| world.work_round(&node).is_err());
+    assert!(died, "the node went on without room");
+    let status = node.wait();
+    assert!(!status.success(), "{}", node.log());
+    says_disk(&node.log(), &disk.mount);
+
+    let (status, log) = world.setup().refused();
+    assert!(!status.success());
+    says_disk(&log, &disk.mount);
+
+    std::fs::remove_file(filler).unwrap();
+    node = world.setup().start();
+    world.verify(&node, "with room again");
+    assert_eq!(node.call("getblockcount", json!([])).as_u64().is_some(), true);
+    node.terminate();
+    wait_until("the node to let go of the disk", || node.has_exited());
+}
+
+fn says_disk(log: &str, mount: &Path) {
+    assert!(log.contains("full") || log.contains("free"), "the reason is not given:\n{log}");
+    assert!(log.contains(&*mount.to_string_lossy()), "the place is not named:\n{log}");
+}
