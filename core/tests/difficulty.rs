@@ -95,7 +95,7 @@ fn miners_who_come_and_go_cannot_make_it_swing() {
     let start = simulation.now;
     let blocks = simulation.times.len();
     while simulation.now - start < 200.0 * 14_400.0 {
-        let on = ((simulation.now - start) / 7_200.0) as u64 % 2 == 0;
+        let on = (((simulation.now - start) / 7_200.0) as u64).is_multiple_of(2);
         simulation.mine(if on { 30.0 } else { 1.0 }, |now, _, _| now);
         let ease = simulation.ease();
         extremes = (extremes.0.min(ease), extremes.1.max(ease));
@@ -115,7 +115,7 @@ fn lying_about_time_gains_nothing() {
     let lies: [(&str, Lie); 5] = [
         ("always late", |_, _, _, most| most),
         ("always early", |_, _, least, _| least),
-        ("early and late in turn", |turn, _, least, most| if turn % 2 == 0 { least } else { most }),
+        ("early and late in turn", |turn, _, least, most| if turn.is_multiple_of(2) { least } else { most }),
         ("held back, then let go", |turn, _, least, most| if turn % 11 == 10 { most } else { least }),
         ("Murch-Zawy: a far date every 2016", |turn, _, least, most| if turn % 2_016 == 2_015 { most } else { least }),
     ];

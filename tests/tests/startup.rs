@@ -3,8 +3,8 @@
 
 use serde_json::json;
 use setara_core::network::Network;
-use setara_node::store::rocks::{RocksOptions, RocksStore};
 use setara_node::store::{Batch, Column, Durability, Store, schema};
+use setara_node::store::{RocksOptions, RocksStore};
 use setara_tests::crash::World;
 use setara_tests::process::{Setup, binary};
 use std::fs;
