@@ -5,7 +5,7 @@
 
 use crate::codec::{Codec, CodecError, Reader, Writer};
 use crate::hash::{BlockHash, Hash256, WtxId, sha256d};
-use crate::limits::HEADER_BYTES;
+use crate::limits::{HEADER_BYTES, TRANSACTION_BYTES_MIN};
 use crate::merkle;
 use crate::pow::CompactBits;
 use crate::transaction::{Coinbase, Transaction, TransactionIds};
@@ -122,14 +122,19 @@ impl Codec for Block {
         let count = read_compact_size(reader)?;
         let others = count.checked_sub(1).ok_or(CodecError::Truncated)?;
         let coinbase = Coinbase::read(reader)?;
-        let max = reader.remaining().checked_div(Transaction::MIN_SIZE).unwrap_or(0);
+        let max = reader.remaining().checked_div(TRANSACTION_BYTES_MIN).unwrap_or(0);
         if others > max {
             return Err(CodecError::ListTooLong { what: "transactions", count: others, max });
         }
         // Bounded by the bytes that are there: a transaction in memory is a small multiple of its least encoding.
         let mut transactions = Vec::with_capacity(usize::try_from(others).unwrap_or(0));
         for _ in 0..others {
-            transactions.push(Transaction::read(reader)?);
+            let transaction = Transaction::read(reader)?;
+            // Drafts have no place in a block; without this the bound above would be untrue of six-byte ones.
+            if transaction.inputs.is_empty() || transaction.outputs.is_empty() || transaction.witnesses.is_empty() {
+                return Err(CodecError::NonCanonical);
+            }
+            transactions.push(transaction);
         }
         Ok(Self { header, coinbase, transactions })
     }

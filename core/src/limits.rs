@@ -19,7 +19,11 @@ pub const COINBASE_BYTES_MIN: u64 = 1 + 1 + 32 + 1 + 33 + 1;
 /// Bytes of a transaction's memo: a payment reference, not a file.
 pub const MEMO_BYTES_MAX: u64 = 256;
 
-/// Smallest transaction: kind, one input, one output, valid_from, memo's count, one witness of an `After` policy.
+/// Smallest transaction that decodes: kind, four counts, valid_from. Without inputs it is a draft, never valid.
+pub const TRANSACTION_DRAFT_BYTES_MIN: u64 = 6;
+
+/// Smallest transaction in a block: kind, one input, one output, valid_from, memo's count, one witness of an `After`
+/// policy.
 pub const TRANSACTION_BYTES_MIN: u64 = 1 + 1 + INPUT_BYTES_MIN + 1 + OUTPUT_BYTES_MIN + 1 + 1 + 1 + WITNESS_BYTES_MIN;
 
 /// Smallest input: txid, index, amount.

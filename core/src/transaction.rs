@@ -308,7 +308,7 @@ impl Codec for Witness {
 }
 
 impl Codec for Transaction {
-    const MIN_SIZE: u64 = limits::TRANSACTION_BYTES_MIN;
+    const MIN_SIZE: u64 = limits::TRANSACTION_DRAFT_BYTES_MIN;
 
     fn write(&self, writer: &mut Writer) {
         self.write_base(writer);
@@ -320,14 +320,15 @@ impl Codec for Transaction {
             KIND_TRANSACTION => {}
             tag => return Err(CodecError::UnknownTag { what: "transaction kind", tag: u64::from(tag) }),
         }
-        // The block's size limit bounds both lists; here the input's length does.
-        Ok(Self {
-            inputs: reader.list("inputs", u64::MAX)?,
-            outputs: reader.list("outputs", u64::MAX)?,
-            valid_from: reader.u32()?,
-            memo: reader.bytes("memo bytes", limits::MEMO_BYTES_MAX)?,
-            witnesses: reader.list("witnesses", u64::MAX)?,
-        })
+        // The block's size limit bounds these lists; here the input's length does.
+        let inputs: Vec<Input> = reader.list("inputs", u64::MAX)?;
+        let outputs = reader.list("outputs", u64::MAX)?;
+        let valid_from = reader.u32()?;
+        let memo = reader.bytes("memo bytes", limits::MEMO_BYTES_MAX)?;
+        // A witness can be five bytes long and takes twenty times that in memory; an input's 34 bytes pay for it. Fewer
+        // than inputs is an unsigned draft, which travels between tools; more never means anything.
+        let witnesses = reader.list("witnesses", u64::try_from(inputs.len()).unwrap_or(u64::MAX))?;
+        Ok(Self { inputs, outputs, valid_from, memo, witnesses })
     }
 }
 

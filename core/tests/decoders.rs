@@ -117,12 +117,13 @@ impl Shapes {
     }
 
     fn transaction(&mut self) -> Transaction {
+        let inputs = self.list(1, 3, |shapes| Input { outpoint: shapes.outpoint(), amount: shapes.amount() });
         Transaction {
-            inputs: self.list(1, 3, |shapes| Input { outpoint: shapes.outpoint(), amount: shapes.amount() }),
             outputs: self.list(1, 3, Self::output),
             valid_from: self.number32(),
             memo: self.bytes(256),
-            witnesses: self.list(1, 3, Self::witness),
+            witnesses: self.list(1, inputs.len(), Self::witness),
+            inputs,
         }
     }
 
@@ -305,6 +306,47 @@ fn no_count_is_believed() {
             let _ = check::<Block>(&hostile);
         }
     }
+}
+
+/// CS6. Megabytes of whatever takes the fewest bytes for the most memory, where what is held beside the input no longer
+/// counts.
+#[test]
+fn memory_stays_in_proportion_for_large_inputs() {
+    let input = Input { outpoint: OutPoint::new(TxId::ZERO, 0), amount: Amount::ZERO };
+    let output = Output { amount: Amount::ZERO, address: Address::ZERO };
+    let witness = |policy| Witness { policy, signatures: vec![], preimages: vec![], future: vec![] };
+    let small = Transaction {
+        inputs: vec![input],
+        outputs: vec![output],
+        valid_from: 0,
+        memo: vec![],
+        witnesses: vec![witness(SpendPolicy::After(0))],
+    };
+    let wide = SpendPolicy::Threshold { n: 63, of: vec![SpendPolicy::After(0); 63] };
+    let future = Witness { future: vec![vec![]; 64], ..witness(SpendPolicy::After(0)) };
+    for witness in [small.witnesses[0].clone(), witness(wide), future] {
+        let wide = Transaction { inputs: vec![input; 10_000], witnesses: vec![witness; 10_000], ..small.clone() };
+        check::<Transaction>(&encode(&wide)).expect("decodes");
+    }
+    let outputs = Transaction { outputs: vec![output; 60_000], ..small.clone() };
+    check::<Transaction>(&encode(&outputs)).expect("decodes");
+    let coinbase =
+        Coinbase { height: Height::GENESIS, coins_root: Hash256::ZERO, outputs: vec![output], extra: vec![] };
+    let header = Shapes::new(20).header();
+    let block = Block { header, coinbase, transactions: vec![small; 30_000] };
+    check::<Block>(&encode(&block)).expect("decodes");
+
+    // Unpaid-for witnesses and drafts inside a block are refused before they cost anything.
+    let mut hostile = vec![1, 0, 0, 0, 0];
+    let mut count = Writer::default();
+    count.u64(400_000);
+    hostile.extend(count.finish());
+    hostile.extend([2, 0, 0, 0, 0].repeat(400_000));
+    assert!(matches!(check::<Transaction>(&hostile), Err(CodecError::ListTooLong { what: "witnesses", .. })));
+    let mut hostile = encode(&Block { transactions: vec![], ..block });
+    hostile.splice(80..=80, [0xfe, 0x20, 0xa1, 7, 0]); // 500,000 drafts of six bytes
+    hostile.extend([1, 0, 0, 0, 0, 0].repeat(500_000));
+    assert!(matches!(check::<Block>(&hostile), Err(CodecError::ListTooLong { what: "transactions", .. })));
 }
 
 /// CS5. Each varint of many real objects in each of its longer forms.
