@@ -1,10 +1,9 @@
 //! Faults of the disk under the real binary: fsync and reads that fail (injected by `strace`), and a disk that runs full
 //! (a small file system of its own). Where the machine does not allow that, the test says so and passes.
 
-use serde_json::json;
 use setara_core::network::Network;
 use setara_tests::crash::World;
-use setara_tests::process::{NodeProcess, Setup, wait_until};
+use setara_tests::process::{NodeProcess, Setup};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -156,9 +155,8 @@ fn full_disk_stops_the_node_and_room_brings_it_back() {
     std::fs::remove_file(filler).unwrap();
     node = world.setup().start();
     world.verify(&node, "with room again");
-    assert_eq!(node.call("getblockcount", json!([])).as_u64().is_some(), true);
+    world.work_round(&node).expect("there is room again");
     node.terminate();
-    wait_until("the node to let go of the disk", || node.has_exited());
 }
 
 fn says_disk(log: &str, mount: &Path) {

@@ -122,7 +122,7 @@ fn every_row_names_a_test_that_exists_or_a_reason() {
         if parts.contains_key("Attack") == parts.contains_key("Fault") {
             problems.push(format!("{id} needs a line Attack: or Fault:"));
         }
-        if !parts.get("Defence").is_some_and(|defence| defence.len() > REASON_CHARS_MIN) {
+        if parts.get("Defence").is_none_or(|defence| defence.len() < REASON_CHARS_MIN) {
             problems.push(format!("{id} needs a line Defence:"));
         }
         let tests: Vec<&str> = parts.get("Tests").map(|tests| quoted(tests).collect()).unwrap_or_default();
