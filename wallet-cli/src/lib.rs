@@ -26,3 +26,6 @@ pub mod random;
 pub mod secret;
 pub mod spend;
 pub mod sync;
+
+#[cfg(test)]
+mod tests;

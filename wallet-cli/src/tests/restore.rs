@@ -1,0 +1,84 @@
+//! WK10: which coins a wallet finds again from its words; and WK3, that the words mean the same everywhere.
+
+use super::{Fixture, STRANGER, coins};
+use crate::account::{self, GAP_DEFAULT};
+use crate::keystore::{Chain, KeyPath, Keys, Seed};
+use setara_core::network::Network;
+
+/// Pays 5 coins to each of these addresses, then discovers with `gap`: addresses found, and the sum of all coins.
+fn discover(paid: &[(Chain, u32)], gap: u32) -> (u32, u64) {
+    let mut fixture = Fixture::dev();
+    for (chain, index) in paid {
+        let address = fixture.address(*chain, *index);
+        fixture.mock.mine(address);
+    }
+    fixture.mock.mine_many(STRANGER, 3);
+    let found = account::discover(&mut fixture.wallet, &fixture.mock.node(), gap).unwrap();
+    let balance = fixture.balance();
+    (found, balance.confirmed.sen() + balance.immature.sen())
+}
+
+#[test]
+fn keys_at_the_edge_of_the_gap_are_found() {
+    use Chain::{Change, Receive};
+    let last = GAP_DEFAULT - 1;
+    assert_eq!(discover(&[], GAP_DEFAULT), (0, 0));
+    assert_eq!(discover(&[(Receive, 0)], GAP_DEFAULT), (1, coins(5)));
+    assert_eq!(discover(&[(Receive, last)], GAP_DEFAULT), (1, coins(5)));
+    assert_eq!(discover(&[(Change, last)], GAP_DEFAULT), (1, coins(5)));
+    // Each find starts a new gap: a chain of finds, each at the very edge.
+    let chain = [(Receive, last), (Receive, 2 * GAP_DEFAULT - 1), (Change, last), (Change, 2 * GAP_DEFAULT - 1)];
+    assert_eq!(discover(&chain, GAP_DEFAULT), (4, coins(20)));
+    // One further is out of sight, until the gap is widened.
+    assert_eq!(discover(&[(Receive, GAP_DEFAULT)], GAP_DEFAULT), (0, 0));
+    assert_eq!(discover(&[(Receive, GAP_DEFAULT)], GAP_DEFAULT + 1), (1, coins(5)));
+    assert_eq!(discover(&[(Change, 1_000)], 1_001), (1, coins(5)));
+    // Steps of the search do not change what it finds.
+    assert_eq!(discover(&[(Receive, 4), (Receive, 9), (Receive, 14)], 5), (3, coins(15)));
+    assert_eq!(discover(&[(Receive, 4), (Receive, 40)], 5), (1, coins(5)));
+}
+
+/// Money on an address that another copy of the wallet gave out appears, and the address is not given out again.
+#[test]
+fn a_second_copy_of_the_wallet_is_noticed() {
+    let mut fixture = Fixture::dev();
+    let foreign = fixture.address(Chain::Receive, 15);
+    fixture.mock.mine(foreign);
+    assert_eq!(fixture.balance().immature.sen(), coins(5));
+    assert_eq!(fixture.wallet.state.next_receive, 16);
+    let further = fixture.address(Chain::Receive, 30);
+    fixture.mock.mine(further);
+    assert_eq!(fixture.balance().immature.sen(), coins(10));
+    assert_eq!(fixture.fresh(), fixture.address(Chain::Receive, 31));
+}
+
+#[test]
+fn handing_out_too_many_addresses_is_remarked_on() {
+    let mut fixture = Fixture::dev();
+    assert_eq!(account::gap_warning(&fixture.wallet), None);
+    fixture.wallet.state.next_receive = GAP_DEFAULT;
+    assert!(account::gap_warning(&fixture.wallet).unwrap().contains("--gap 201"));
+    let newest = fixture.address(Chain::Receive, GAP_DEFAULT - 1);
+    fixture.mock.mine(newest);
+    fixture.look().unwrap();
+    assert_eq!(account::gap_warning(&fixture.wallet), None);
+}
+
+/// WK3. Addresses of known words, computed by a second implementation written from the specifications (BIP 39,
+/// SLIP-0010, RFC 8032, BIP 350 and the policy hash), in another language. A change here would lose money.
+#[test]
+fn words_mean_the_same_addresses_for_ever() {
+    let seed = Seed::from_words(&format!("{}art", "abandon ".repeat(23))).unwrap();
+    let keys = Keys::new(&seed);
+    let golden = [
+        (Chain::Receive, 0, "dset1qjkmaj8u5gh3fp0cs67k50y0tpvs5u2sgu7xqrdgpqml8dk74asvq6n3lqa"),
+        (Chain::Receive, 1, "dset1qn2s5lec5l06vng2vvv0yuq44dpzrsturh07u3lff8rgntetv59nshr52kn"),
+        (Chain::Receive, 199, "dset1qw3gvavlt9fdmxkdh2aw9fwvclustaf0y8xryz7jyck9rgknk78uqne3vkg"),
+        (Chain::Change, 0, "dset1q04k3swq5j5nswgwe3xjave8hzvw00j76fhrkhw4xzu5r8ndw9p7q4dhf5k"),
+        (Chain::Change, 1, "dset1qhhjej4fz0l9027eky68zwgxa5paqylcmvgghnutrj3mcqcz96gnqr4v3g3"),
+        (Chain::Change, 199, "dset1q5hgf8nzjtwzqffjhv62p9yssa7rdzu5gwamaarhwn5z2swrhzgqq7tmjpf"),
+    ];
+    for (chain, index, text) in golden {
+        assert_eq!(keys.address(KeyPath { chain, index }).to_text(&Network::dev().prefix), text);
+    }
+}
