@@ -8,9 +8,10 @@ mod layers;
 mod options;
 mod parse;
 
+use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
 use crate::telemetry::{self, LogFormat};
-use clap::{Command, FromArgMatches, Subcommand};
+use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
 pub use options::{OPTIONS, OptionSpec, Shape};
 pub use parse::{IpRange, RpcAuth, RpcWhitelist};
@@ -179,6 +180,8 @@ pub enum Request {
     Run(Box<Config>),
     /// Print this text: effective values and their sources.
     Print(String),
+    /// Call a running node.
+    Call(Box<Config>, Call),
     /// Make or show a network.
     Genesis(GenesisCommand),
 }
@@ -210,11 +213,17 @@ fn command() -> Command {
     let genesis = GenesisCommand::augment_subcommands(Command::new("genesis"))
         .about("Make a network of your own, or show one")
         .subcommand_required(true);
+    let call = Command::new("call")
+        .about("Call a method of a running node, such as `getblockcount` (`help` lists them)")
+        .args(options::arguments())
+        .arg(Arg::new("METHOD").required(true).help("The method"))
+        .arg(Arg::new("PARAMS").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).help("Its parameters"));
     Command::new("setara-node")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
         .after_help(more)
         .args(options::arguments())
+        .subcommand(call)
         .subcommand(config)
         .subcommand(genesis)
 }
@@ -233,6 +242,12 @@ pub fn request(
                 return Err(invalid(&layers, option.name, "means nothing before `genesis`").into());
             }
             Ok(Request::Genesis(GenesisCommand::from_arg_matches(matches)?))
+        }
+        Some(("call", matches)) => {
+            layers.add_flags(matches);
+            let texts = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned();
+            let call = Call { method: texts("METHOD").collect(), params: texts("PARAMS").collect() };
+            Ok(Request::Call(Box::new(resolve(&mut layers, environment)?), call))
         }
         Some((_, matches)) => {
             layers.add_flags(matches);

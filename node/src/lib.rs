@@ -1,5 +1,6 @@
 //! Setara's full node, as a library: the binary reads options and signals, everything else is here.
 
+pub mod call;
 pub mod chain;
 pub mod clock;
 pub mod config;

@@ -2,7 +2,7 @@
 
 use setara_node::clock::SystemClock;
 use setara_node::config::{Request, RequestError, request};
-use setara_node::{genesis, node};
+use setara_node::{call, genesis, node};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -26,6 +26,13 @@ fn main() -> ExitCode {
         }
         Ok(Request::Run(config)) => node::run(*config).map_err(|error| Box::new(error) as _),
         Ok(Request::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(|error| Box::new(error) as _),
+        Ok(Request::Call(config, call)) => {
+            if let Err(error) = call::run(&config, &call, &mut io::stdout()) {
+                let _ = writeln!(io::stderr(), "setara-node: {error}");
+                return ExitCode::from(error.exit_code());
+            }
+            Ok(())
+        }
         Ok(Request::Genesis(command)) => {
             genesis::run(command, &SystemClock::new(), &mut io::stdout()).map_err(|error| Box::new(error) as _)
         }

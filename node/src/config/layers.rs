@@ -3,9 +3,7 @@
 //! Values are still text here, whatever their source, so that each is parsed and refused in one place.
 
 use super::ConfigError;
-use super::options::{
-    ENVIRONMENT_PREFIX, ENVIRONMENT_SEPARATOR, OPTIONS, OptionSpec, Shape, WALLET_ENVIRONMENT_PREFIX, find, suggestion,
-};
+use super::options::{ENVIRONMENT_SEPARATOR, OPTIONS, OptionSpec, Shape, find, is_option_variable, suggestion};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 use std::collections::BTreeMap;
@@ -119,7 +117,7 @@ impl Layers {
     /// Adds the environment. Variables with our prefix that mean nothing are refused: they were meant to do something.
     pub fn add_environment(&mut self, variables: impl Iterator<Item = (String, String)>) -> Result<(), ConfigError> {
         for (name, value) in variables {
-            if !name.starts_with(ENVIRONMENT_PREFIX) || name.starts_with(WALLET_ENVIRONMENT_PREFIX) {
+            if !is_option_variable(&name) {
                 continue;
             }
             let Some(option) = OPTIONS.iter().find(|option| option.environment() == name) else {

@@ -45,10 +45,18 @@ impl OptionSpec {
 
 /// What our environment variables start with.
 pub const ENVIRONMENT_PREFIX: &str = "SETARA_";
-/// Environment variables with our prefix that belong to the wallet.
-pub const WALLET_ENVIRONMENT_PREFIX: &str = "SETARA_WALLET";
+/// Variables with our prefix that are not options: the wallet's own, and the tests' way to crash a node at a named place.
+const OTHER_VARIABLES: [&str; 3] = ["SETARA_RPC", "SETARA_COOKIE", "SETARA_FAILPOINT"];
+/// What the wallet's other variables start with.
+const WALLET_ENVIRONMENT_PREFIX: &str = "SETARA_WALLET";
 /// Separates the values of a repeatable option in the environment; no value has it inside.
 pub const ENVIRONMENT_SEPARATOR: char = ';';
+
+/// Whether a variable is meant for this node's configuration.
+pub fn is_option_variable(name: &str) -> bool {
+    let other = name.starts_with(WALLET_ENVIRONMENT_PREFIX) || OTHER_VARIABLES.contains(&name);
+    name.starts_with(ENVIRONMENT_PREFIX) && !other
+}
 
 const NETWORK: &str = "Network and data";
 const RPC: &str = "RPC";

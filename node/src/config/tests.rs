@@ -132,7 +132,8 @@ fn unknown_keys_are_refused_with_the_nearest_name() {
     assert!(Case::new().error("--db-cach 5").contains("--db-cache"));
     let error = Case::new().error("--network mian");
     assert_eq!(error, "--network: `mian` is not built in, did you mean `main`? (others: --genesis FILE)");
-    Case::new().environment("SETARA_WALLET_PASSWORD", "is the wallet's").run("");
+    let wallet = Case::new().environment("SETARA_WALLET_PASSWORD", "secret").environment("SETARA_RPC", "http://h:1");
+    wallet.environment("SETARA_COOKIE", "file").run("");
 }
 
 #[test]
@@ -263,4 +264,15 @@ fn genesis_files_are_run_and_subcommands_keep_to_themselves() {
     assert_eq!(case.run(&format!("--genesis {}", path.display())).network.name, "mine");
     assert_eq!(case.run("").network.name, "dev");
     assert!(case.error("--network dev genesis show").contains("--network: means nothing before `genesis`"));
+}
+
+#[test]
+fn calls_take_options_before_the_method_and_anything_after_it() {
+    let case = Case::new();
+    let Ok(Request::Call(config, call)) = case.request("--db-cache 100 call --network dev getblock abc -1 --x") else {
+        panic!("not a call")
+    };
+    assert_eq!((config.network.name.as_str(), config.db_cache_bytes), ("dev", 100 << 20));
+    assert_eq!((call.method.as_str(), call.params), ("getblock", vec!["abc".to_owned(), "-1".into(), "--x".into()]));
+    assert!(case.error("call").contains("METHOD"));
 }

@@ -1,0 +1,62 @@
+# Setara: build, run, test. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.ONESHELL:
+.SILENT:
+MAKEFLAGS += --no-builtin-rules
+
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/release
+
+.PHONY: help build run stop test lint bench compat docs
+
+help: ## What there is
+	echo "Setara. Each target installs what a fresh Debian machine lacks and says how long it takes."
+	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	echo "CARGO_TARGET_DIR says where builds go (now: $(TARGET)); keep it, RocksDB takes long to compile."
+
+build: ## The node and the wallet (first time 20 to 25 min on two cores, 15 of them RocksDB; then seconds)
+	scripts/dependencies build
+	scripts/stage "building (20 to 25 minutes the first time on two cores, 15 of them RocksDB)"
+	cargo build --release --locked --bins
+
+run: build ## A development node with a throwaway wallet and spendable coins, under .setara-dev
+	scripts/run $(BIN)
+
+stop: ## Stop the development node that `make run` left in the background (DETACH=1)
+	scripts/run --stop
+
+test: lint ## Lint, then all tests (about 30 min after the first build, which takes 20 to 25)
+	scripts/stage "building the tests (about 10 minutes once the rest is built)"
+	cargo build --release --locked --bins
+	cargo test --release --locked --workspace --no-run
+	scripts/stage "all tests (about 15 minutes)"
+	cargo test --release --locked --workspace
+	$(MAKE) --no-print-directory compat
+
+lint: ## Format and clippy, with cargo-deny where it is installed (first time as long as a build)
+	scripts/dependencies build
+	scripts/stage "checking format and lints (a few minutes; the first time 15 more, for RocksDB)"
+	cargo fmt --all --check
+	cargo clippy --release --locked --workspace --all-targets -- -D warnings
+	if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; fi
+
+bench: ## Benchmarks on this machine (about 10 min); docs/performance.md explains them
+	scripts/dependencies build
+	scripts/stage "benchmarks (about 10 minutes once built; leave the machine alone meanwhile)"
+	cargo bench --locked --workspace
+
+compat: ## Unmodified Bitcoin clients in Python and JavaScript against a real node (about 2 min)
+	scripts/dependencies build compat
+	scripts/stage "clients of other projects against the node (about 2 minutes)"
+	cargo build --release --locked --bins
+	tests/compat/run $(BIN)
+
+docs: ## docs/rpc.md from the method registry, and the API documentation of all crates
+	scripts/dependencies build
+	scripts/stage "documentation (a few minutes)"
+	UPDATE_DOCS=1 cargo test --release --locked -p setara-api --quiet reference
+	cargo doc --release --locked --workspace --no-deps
+	echo "docs/rpc.md is up to date; the API: $(TARGET)/doc/setara_core/index.html"
