@@ -10,11 +10,11 @@ MAKEFLAGS += --no-builtin-rules
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
-.PHONY: help build run stop test lint bench compat docs
+.PHONY: help build run stop test test-long lint bench compat docs
 
 help: ## What there is
 	echo "Setara. Each target installs what a fresh Debian machine lacks and says how long it takes."
-	grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
+	grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 	echo "CARGO_TARGET_DIR says where builds go (now: $(TARGET)); keep it, RocksDB takes long to compile."
 
 build: ## The node and the wallet (first time 20 to 25 min on two cores, 15 of them RocksDB; then seconds)
@@ -29,12 +29,20 @@ stop: ## Stop the development node that `make run` left in the background (DETAC
 	scripts/run --stop
 
 test: lint ## Lint, then all tests (about 30 min after the first build, which takes 20 to 25)
+	scripts/dependencies faults
 	scripts/stage "building the tests (about 10 minutes once the rest is built)"
 	cargo build --release --locked --bins
 	cargo test --release --locked --workspace --no-run
 	scripts/stage "all tests (about 15 minutes)"
 	cargo test --release --locked --workspace
 	$(MAKE) --no-print-directory compat
+
+test-long: build ## A thousand kills, thousands of damaged files, millions of damaged inputs (hours)
+	scripts/dependencies faults
+	scripts/stage "the long suites (hours; SETARA_CRASH_SEED=N for another sequence)"
+	SETARA_FUZZ_ROUNDS=1000000 cargo test --release --locked -p setara-core --test decoders
+	SETARA_KILLS=1000 SETARA_FLIPS=2000 cargo test --release --locked -p setara-tests \
+		--test crash --test crash_load --test damage --test faults --test startup -- --nocapture
 
 lint: ## Format and clippy, with cargo-deny where it is installed (first time as long as a build)
 	scripts/dependencies build
