@@ -34,7 +34,7 @@ pub struct Global {
     #[arg(long, value_name = "FILE", global = true, env = "SETARA_COOKIE")]
     pub cookie: Option<PathBuf>,
     /// Read the password from the first line of a file
-    #[arg(long, value_name = "FILE", global = true, conflicts_with = "password_stdin")]
+    #[arg(long, value_name = "FILE", global = true)]
     pub password_file: Option<PathBuf>,
     /// Read the password from the first line of standard input
     #[arg(long, global = true)]

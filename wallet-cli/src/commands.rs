@@ -26,6 +26,10 @@ const RETYPE_ATTEMPTS: u32 = 3;
 /// Runs one command.
 pub fn run(arguments: Arguments) -> Result<(), WalletError> {
     let global = &arguments.global;
+    // Not left to clap: it does not see a conflict of one flag before the command with another after it.
+    if global.password_file.is_some() && global.password_stdin {
+        return Err(WalletError::Usage("--password-file and --password-stdin exclude each other".into()));
+    }
     match arguments.command {
         Command::Create { network } => create(global, &network),
         Command::Restore { network, mnemonic_file, mnemonic_stdin, gap } => {
