@@ -152,6 +152,11 @@ impl ChainCore {
         Ok(())
     }
 
+    /// Whether an audit is to be started.
+    pub const fn audits_due(&self) -> bool {
+        self.audits.task.is_some()
+    }
+
     /// An audit that is to be started, handed out once.
     pub fn take_audit(&mut self) -> Option<AuditTask> {
         self.audits.task.take()

@@ -26,6 +26,9 @@ mod verify;
 mod view;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use audit::{AuditTask, AuditVerdict};
 pub use chain::{ChainCore, ChainOptions, Now, Origin};
 pub use early::{EARLY_BLOCKS_MAX, EARLY_BYTES_MAX};

@@ -294,7 +294,13 @@ impl PutRows for Batch {
     }
 
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice) {
-        self.put(Column::Meta, &bucket_key(bucket), &lattice.bucket_bytes(bucket));
+        // An empty bucket has no row, as before its first coin: reverting restores the very bytes.
+        let bytes = lattice.bucket_bytes(bucket);
+        if bytes.iter().all(|byte| *byte == 0) {
+            self.delete(Column::Meta, &bucket_key(bucket));
+        } else {
+            self.put(Column::Meta, &bucket_key(bucket), &bytes);
+        }
     }
 
     fn put_cursor(&mut self, name: &str, hash: &BlockHash) {
