@@ -62,7 +62,7 @@ fn cs20_failing_reads_and_writes_are_never_verdicts() {
     });
     assert_eq!(fault, None);
     let (reads, writes) = (clean.store.faults().reads(), clean.store.faults().writes());
-    assert!(reads > 20 && writes >= 4, "{reads} reads, {writes} writes");
+    assert!(reads >= 10 && writes >= 4, "{reads} reads, {writes} writes");
     let reads = (1..=reads).map(|n| (n, 0));
     let writes = (1..=writes).map(|n| (0, n));
     for (read, write) in reads.chain(writes) {
