@@ -120,6 +120,9 @@ impl ChainCore {
 
     /// Stores everything, and shows it to readers. After an error nothing may be written any more.
     pub fn flush(&mut self, now: Now) -> Result<(), ChainFault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
         if self.is_dirty() || self.shared.view().tip.hash() != self.state.hash() {
             self.store_changes(now)?;
             self.publish()?;
