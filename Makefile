@@ -20,7 +20,7 @@ help: ## What there is
 build: ## The node and the wallet (first time 20 to 25 min on two cores, 15 of them RocksDB; then seconds)
 	scripts/dependencies build
 	scripts/stage "building (20 to 25 minutes the first time on two cores, 15 of them RocksDB)"
-	cargo build --release --locked --bins
+	cargo build --release --locked --workspace --bins
 
 run: build ## A development node with a throwaway wallet and spendable coins, under .setara-dev
 	scripts/run $(BIN)
@@ -31,7 +31,7 @@ stop: ## Stop the development node that `make run` left in the background (DETAC
 test: lint ## Lint, then all tests (about 30 min after the first build, which takes 20 to 25)
 	scripts/dependencies faults
 	scripts/stage "building the tests (about 10 minutes once the rest is built)"
-	cargo build --release --locked --bins
+	cargo build --release --locked --workspace --bins
 	cargo test --release --locked --workspace --no-run
 	scripts/stage "all tests (about 15 minutes)"
 	cargo test --release --locked --workspace
@@ -59,7 +59,7 @@ bench: ## Benchmarks on this machine (about 10 min); docs/performance.md explain
 compat: ## Unmodified Bitcoin clients in Python and JavaScript against a real node (about 2 min)
 	scripts/dependencies build compat
 	scripts/stage "clients of other projects against the node (about 2 minutes)"
-	cargo build --release --locked --bins
+	cargo build --release --locked --workspace --bins
 	tests/compat/run $(BIN)
 
 docs: ## docs/rpc.md from the method registry, and the API documentation of all crates

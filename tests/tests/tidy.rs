@@ -277,9 +277,8 @@ fn locked() -> Vec<(String, String, Option<String>, bool)> {
     packages.iter().map(row).collect()
 }
 
-/// SC1: the lock file is there and in step with the manifests; nothing is fetched to find out.
-#[test]
-fn the_lock_file_is_in_step() {
+/// What cargo resolves for this machine from the lock file alone; nothing is fetched.
+fn metadata() -> Result<serde_json::Value, String> {
     let version = Command::new("rustc").arg("-vV").output().expect("rustc is there");
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).expect("rustc names its host");
@@ -289,7 +288,38 @@ fn the_lock_file_is_in_step() {
         .current_dir(root())
         .output()
         .expect("cargo is there");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(serde_json::from_slice(&output.stdout).expect("cargo prints JSON"))
+}
+
+/// SC1: the lock file is there and in step with the manifests.
+#[test]
+fn the_lock_file_is_in_step() {
+    metadata().unwrap();
+}
+
+/// Every dependency can be used under a licence that deny.toml allows.
+#[test]
+fn licences_are_allowed() {
+    let deny = parsed("deny.toml");
+    let allowed: Vec<&str> =
+        deny["licenses"]["allow"].as_array().unwrap().iter().filter_map(toml::Value::as_str).collect();
+    let allows = |expression: &str| {
+        // No expression in use nests deeper: every part that all must hold has an allowed alternative.
+        let plain = expression.replace(['(', ')'], "").replace('/', " OR ");
+        plain.split(" AND ").all(|part| part.split(" OR ").any(|licence| allowed.contains(&licence.trim())))
+    };
+    let metadata = metadata().unwrap();
+    let mut offences = Vec::new();
+    for package in metadata["packages"].as_array().expect("there are packages") {
+        let licence = package["license"].as_str().unwrap_or("none");
+        if !allows(licence) {
+            offences.push(format!("{} {}: {licence}", package["name"], package["version"]));
+        }
+    }
+    none(offences);
 }
 
 /// SC1: everything comes from the one registry with a checksum, except our own crates.

@@ -44,7 +44,8 @@ fn built_in_networks_are_pinned() {
 
 #[test]
 fn built_in_files_are_in_our_own_format() {
-    for text in [include_str!("../../../genesis.json"), include_str!("../../networks/dev.json")] {
+    let main = include_str!("../../../genesis.json");
+    for text in [main, include_str!("../../networks/test.json"), include_str!("../../networks/dev.json")] {
         assert_eq!(Network::from_json(text).unwrap().to_json(), text);
     }
 }
