@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod datadir;
 pub mod genesis;
+pub mod index;
 pub mod node;
 pub mod signals;
 pub mod store;

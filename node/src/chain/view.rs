@@ -109,6 +109,12 @@ impl View {
         Self { tip, sequence, network, reader, tips }
     }
 
+    /// The chain as another snapshot of the same store shows it.
+    pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
+        let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
+        Ok(Self { tip, sequence: self.sequence, network: self.network.clone(), reader, tips: self.tips.clone() })
+    }
+
     /// The tip in brief.
     pub fn info(&self) -> TipInfo {
         TipInfo { hash: self.tip.hash(), height: self.tip.height(), sequence: self.sequence }

@@ -1,0 +1,255 @@
+//! The thread that keeps one index in step with the chain.
+
+use super::{addresses, transactions};
+use crate::chain::{ChainHandle, View};
+use crate::store::schema::{self, PutRows};
+use crate::store::{Batch, Durability, Store, StoreError};
+use parking_lot::{Condvar, Mutex};
+use setara_core::block::Block;
+use setara_core::consensus::BlockDelta;
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Bytes of changes gathered before they are written: one batch for many blocks while catching up.
+const BATCH_BYTES: usize = 4 << 20;
+/// Most time between two looks for news or a stop.
+const WAIT: Duration = Duration::from_millis(500);
+/// Time between two lines of progress while catching up.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A block and what connecting it changed.
+pub(super) struct Step<'a> {
+    pub hash: BlockHash,
+    pub block: &'a Block,
+    pub delta: &'a BlockDelta,
+}
+
+/// What an index does with a block. Rows only: the cursor and the batch are the follower's.
+pub(super) trait Index: Send + 'static {
+    /// Adds what `step` brings.
+    fn apply(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError>;
+    /// Takes back what `step` brought.
+    fn revert(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError>;
+}
+
+impl Index for transactions::TxIndex {
+    fn apply(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError> {
+        self.apply_block(rows, step);
+        Ok(())
+    }
+
+    fn revert(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError> {
+        self.revert_block(rows, step);
+        Ok(())
+    }
+}
+
+impl Index for addresses::AddressIndex {
+    fn apply(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError> {
+        self.apply_block(rows, step)
+    }
+
+    fn revert(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError> {
+        self.revert_block(rows, step)
+    }
+}
+
+/// A batch in the making, and totals read once and written once.
+pub(super) struct Rows<'a> {
+    pub batch: Batch,
+    pub store: &'a dyn Store,
+    pub totals: addresses::TotalsCache,
+}
+
+impl<'a> Rows<'a> {
+    fn new(store: &'a dyn Store) -> Self {
+        Self { batch: Batch::new(), store, totals: addresses::TotalsCache::default() }
+    }
+}
+
+/// What a follower tells the rest.
+pub(super) struct Shared {
+    pub name: &'static str,
+    height: AtomicU32,
+    stopping: AtomicBool,
+    /// Batches written.
+    moved: Mutex<u64>,
+    changed: Condvar,
+    fault: Mutex<Option<String>>,
+}
+
+impl Shared {
+    pub fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            height: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+            moved: Mutex::new(0),
+            changed: Condvar::new(),
+            fault: Mutex::new(None),
+        }
+    }
+
+    pub fn height(&self) -> Height {
+        Height::new(self.height.load(Ordering::Relaxed))
+    }
+
+    pub fn moved(&self) -> u64 {
+        *self.moved.lock()
+    }
+
+    pub fn fault(&self) -> Option<String> {
+        self.fault.lock().clone()
+    }
+
+    /// Waits until another batch than number `seen` is written, at most `timeout`; how long that took.
+    pub fn wait_past(&self, seen: u64, timeout: Duration) -> Duration {
+        let start = Instant::now();
+        let mut moved = self.moved.lock();
+        while *moved <= seen {
+            if self.changed.wait_until(&mut moved, start + timeout).timed_out() {
+                return timeout;
+            }
+        }
+        start.elapsed()
+    }
+
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+    }
+
+    fn stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    fn advance(&self, height: Height) {
+        self.height.store(height.get(), Ordering::Relaxed);
+        *self.moved.lock() += 1;
+        self.changed.notify_all();
+    }
+
+    fn fail(&self, reason: String) {
+        tracing::error!(index = self.name, reason, "the index has stopped");
+        *self.fault.lock() = Some(reason);
+        *self.moved.lock() += 1;
+        self.changed.notify_all();
+    }
+}
+
+pub(super) struct Follower<I> {
+    index: I,
+    shared: Arc<Shared>,
+    store: Arc<dyn Store>,
+    chain: ChainHandle,
+}
+
+impl<I: Index> Follower<I> {
+    pub fn spawn(
+        index: I,
+        shared: Arc<Shared>,
+        store: Arc<dyn Store>,
+        chain: ChainHandle,
+    ) -> io::Result<JoinHandle<()>> {
+        let name = shared.name;
+        let follower = Self { index, shared, store, chain };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            let shared = follower.shared.clone();
+            match catch_unwind(AssertUnwindSafe(|| follower.run())) {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => shared.fail(error.to_string()),
+                Err(_) => shared.fail("a bug: its thread panicked".to_owned()),
+            }
+        })
+    }
+
+    fn run(&self) -> Result<(), StoreError> {
+        while !self.shared.stopping() {
+            let view = self.chain.view();
+            self.catch_up(&view)?;
+            self.chain.wait_past(view.info().sequence, WAIT);
+        }
+        Ok(())
+    }
+
+    /// Brings the index to `view`'s tip, batch by batch.
+    fn catch_up(&self, view: &View) -> Result<(), StoreError> {
+        let mut cursor = match schema::cursor(&*self.store, self.shared.name)? {
+            Some(cursor) => cursor,
+            None => self.begin(view)?,
+        };
+        self.report_height(view, cursor)?;
+        let mut spoken = Instant::now();
+        loop {
+            let updates = view.updates_since(cursor)?;
+            if updates.is_empty() {
+                return Ok(());
+            }
+            let mut rows = Rows::new(&*self.store);
+            let reverts = updates.revert.iter().map(|hash| (hash, false));
+            for (hash, forward) in reverts.chain(updates.apply.iter().map(|hash| (hash, true))) {
+                if self.shared.stopping() {
+                    return Ok(());
+                }
+                let (block, delta) = self.step(view, hash)?;
+                let step = Step { hash: *hash, block: &block, delta: &delta };
+                if forward {
+                    self.index.apply(&mut rows, &step)?;
+                    cursor = *hash;
+                } else {
+                    self.index.revert(&mut rows, &step)?;
+                    cursor = block.header.previous;
+                }
+                if rows.batch.size() >= BATCH_BYTES {
+                    self.write(rows, &cursor)?;
+                    self.report_height(view, cursor)?;
+                    rows = Rows::new(&*self.store);
+                }
+            }
+            self.write(rows, &cursor)?;
+            self.report_height(view, cursor)?;
+            if spoken.elapsed() >= PROGRESS_INTERVAL {
+                spoken = Instant::now();
+                let (height, tip) = (self.shared.height(), view.tip.height());
+                tracing::info!(index = self.shared.name, %height, %tip, "building the index");
+            }
+        }
+    }
+
+    /// The first block of every chain, which has no undo record of its own making.
+    fn begin(&self, view: &View) -> Result<BlockHash, StoreError> {
+        let network = view.network();
+        let hash = network.genesis_hash();
+        let step = Step { hash, block: network.genesis(), delta: &BlockDelta::genesis(network) };
+        let mut rows = Rows::new(&*self.store);
+        self.index.apply(&mut rows, &step)?;
+        self.write(rows, &hash)?;
+        Ok(hash)
+    }
+
+    fn step(&self, view: &View, hash: &BlockHash) -> Result<(Block, BlockDelta), StoreError> {
+        let missing = |what| StoreError::corrupt(format!("the {what} of block {hash} is missing"));
+        let block = view.block(hash)?.ok_or_else(|| missing("body"))?;
+        let delta = view.undo(hash)?.ok_or_else(|| missing("undo record"))?;
+        Ok((block, delta))
+    }
+
+    /// Rows and cursor together. Unsynced: what a power cut takes back is built again.
+    fn write(&self, mut rows: Rows<'_>, cursor: &BlockHash) -> Result<(), StoreError> {
+        rows.totals.write(&mut rows.batch);
+        rows.batch.put_cursor(self.shared.name, cursor);
+        self.store.write(rows.batch, Durability::Unsynced)
+    }
+
+    fn report_height(&self, view: &View, cursor: BlockHash) -> Result<(), StoreError> {
+        let row = view.header(&cursor)?;
+        let row = row.ok_or_else(|| StoreError::corrupt(format!("block {cursor} of {}", self.shared.name)))?;
+        self.shared.advance(row.height);
+        Ok(())
+    }
+}

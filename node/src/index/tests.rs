@@ -1,0 +1,154 @@
+//! Indexes against a naive walk of the active chain, through growth and reorganisations.
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::store::MemoryStore;
+use crate::testing::{self, ChainBuilder};
+use setara_core::address::Address;
+use setara_core::amount::Amount;
+use setara_core::hash::TxId;
+use std::collections::{BTreeMap, BTreeSet};
+
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What the index must say, from the blocks alone.
+#[derive(Debug, Default, PartialEq)]
+struct Naive {
+    places: BTreeMap<TxId, (u32, u32)>,
+    history: BTreeMap<Address, Vec<(u32, u32)>>,
+    received: BTreeMap<Address, u64>,
+    coins: BTreeMap<Address, BTreeMap<setara_core::transaction::OutPoint, u64>>,
+}
+
+impl Naive {
+    fn of(view: &View) -> Self {
+        let mut naive = Self::default();
+        for height in 0..=view.tip.height().get() {
+            let hash = view.hash_at(Height::new(height)).unwrap().unwrap();
+            let block = view.block(&hash).unwrap().unwrap();
+            naive.transaction(height, 0, block.coinbase.txid(), &[], &[], &block.coinbase.outputs);
+            for (position, transaction) in (1..).zip(&block.transactions) {
+                let spent = transaction.spent_addresses();
+                let outputs = &transaction.outputs;
+                naive.transaction(height, position, transaction.txid(), &spent, &transaction.inputs, outputs);
+            }
+        }
+        naive.coins.retain(|_, coins| !coins.is_empty());
+        naive
+    }
+
+    fn transaction(
+        &mut self,
+        height: u32,
+        position: u32,
+        txid: TxId,
+        spent: &[Address],
+        inputs: &[setara_core::transaction::Input],
+        outputs: &[setara_core::transaction::Output],
+    ) {
+        self.places.insert(txid, (height, position));
+        let mut touched = BTreeSet::new();
+        for (address, input) in spent.iter().zip(inputs) {
+            touched.insert(*address);
+            self.coins.get_mut(address).unwrap().remove(&input.outpoint).unwrap();
+        }
+        for (index, output) in (0..).zip(outputs).filter(|(_, output)| !output.amount.is_zero()) {
+            touched.insert(output.address);
+            *self.received.entry(output.address).or_default() += output.amount.sen();
+            let outpoint = setara_core::transaction::OutPoint::new(txid, index);
+            self.coins.entry(output.address).or_default().insert(outpoint, output.amount.sen());
+        }
+        for address in touched {
+            self.history.entry(address).or_default().push((height, position));
+        }
+    }
+}
+
+fn assert_agrees(indexes: &Indexes, forgotten: &[TxId]) {
+    let index = indexes.view(DEADLINE).unwrap();
+    let naive = Naive::of(&index.view);
+    for (txid, (height, position)) in &naive.places {
+        let location = index.locate(txid).unwrap().unwrap();
+        assert_eq!(index.view.hash_at(Height::new(*height)).unwrap(), Some(location.block));
+        assert_eq!(location.position, *position);
+    }
+    for txid in forgotten.iter().filter(|txid| !naive.places.contains_key(txid)) {
+        assert_eq!(index.locate(txid).unwrap(), None, "reverted transactions are not found");
+    }
+    for (address, rows) in &naive.history {
+        let (first, last) = (Height::GENESIS, Height::new(u32::MAX));
+        let found: Vec<_> = index.address_history(address, first, last).map(Result::unwrap).collect();
+        assert_eq!(found.iter().map(|row| (row.height.get(), row.position)).collect::<Vec<_>>(), *rows);
+        let totals = index.address_totals(address).unwrap();
+        assert_eq!(totals.received.sen(), naive.received[address]);
+        assert_eq!(totals.transactions, rows.len() as u64);
+        let coins: BTreeMap<_, _> = index
+            .address_coins(address, None)
+            .map(Result::unwrap)
+            .map(|coin| (coin.outpoint, coin.coin.output.amount.sen()))
+            .collect();
+        assert_eq!(coins, naive.coins.get(address).cloned().unwrap_or_default());
+        assert_eq!(totals.balance.sen(), coins.values().sum::<u64>());
+        let (from, to) = (rows[0].0, rows[rows.len() - 1].0);
+        let some = index.address_history(address, Height::new(from), Height::new(to)).count();
+        assert_eq!(some, rows.len());
+        if let Some(first) = coins.keys().next() {
+            assert_eq!(index.address_coins(address, Some(first)).count(), coins.len() - 1, "a page starts after its mark");
+        }
+    }
+}
+
+#[test]
+fn indexes_agree_with_a_naive_walk_through_reorganisations() {
+    let network = testing::quick_network();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = Arc::new(ManualClock::new(u64::from(network.genesis_time) + 100_000));
+    let chain = testing::start(&network, store.clone(), clock);
+    let indexes = Indexes::start(store.clone(), chain.clone()).unwrap();
+    let mut builder = ChainBuilder::new(&network);
+    let submit = |block: setara_core::block::Block| chain.submit(block).unwrap();
+    builder.mine_empty(3).into_iter().for_each(|block| drop(submit(block)));
+    assert_agrees(&indexes, &[]);
+
+    let mut fork = builder.clone();
+    let mut forgotten = Vec::new();
+    for round in 0..6u32 {
+        let coin = builder.spendable()[0];
+        let to = builder.own(100 + round % 3);
+        let amount = Amount::from_sen(coin.1.output.amount.sen() / 2);
+        let transaction = builder.spend(&[coin], &[(to, amount)]);
+        forgotten.push(transaction.txid());
+        submit(builder.mine(vec![transaction]));
+    }
+    assert_agrees(&indexes, &forgotten);
+
+    // A longer branch without those payments.
+    fork.mine_empty(8).into_iter().for_each(|block| drop(submit(block)));
+    assert_agrees(&indexes, &forgotten);
+    let index = indexes.view(DEADLINE).unwrap();
+    assert!(forgotten.iter().all(|txid| index.locate(txid).unwrap().is_none()));
+
+    // An index that starts late reaches the same rows.
+    indexes.stop();
+    let late = Indexes::start(store, chain.clone()).unwrap();
+    assert_agrees(&late, &forgotten);
+    assert!(late.statuses().iter().all(|status| status.synced));
+    late.stop();
+    chain.stop();
+}
+
+#[test]
+fn a_stopped_index_says_so_instead_of_answering() {
+    let network = testing::quick_network();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = Arc::new(ManualClock::new(u64::from(network.genesis_time) + 100_000));
+    let chain = testing::start(&network, store.clone(), clock);
+    let indexes = Indexes::start(store, chain.clone()).unwrap();
+    indexes.view(DEADLINE).unwrap();
+    indexes.stop();
+    let mut builder = ChainBuilder::new(&network);
+    builder.mine_empty(1).into_iter().for_each(|block| drop(chain.submit(block).unwrap()));
+    let error = indexes.view(Duration::ZERO).err().unwrap();
+    assert!(matches!(error, IndexError::Behind { at, tip, .. } if at < tip), "{error}");
+    chain.stop();
+}
