@@ -70,11 +70,7 @@ impl Codec for AddressTotals {
     }
 
     fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
-        Ok(Self {
-            balance: Amount::read(reader)?,
-            received: Amount::read(reader)?,
-            transactions: reader.u64()?,
-        })
+        Ok(Self { balance: Amount::read(reader)?, received: Amount::read(reader)?, transactions: reader.u64()? })
     }
 }
 
@@ -273,11 +269,7 @@ impl IndexView {
         rows.take_while(move |row| row.as_ref().map_or(true, |row| row.height <= to))
     }
 
-    fn rows(
-        &self,
-        from: Vec<u8>,
-        prefix: Vec<u8>,
-    ) -> impl Iterator<Item = Result<crate::store::Row, StoreError>> + '_ {
+    fn rows(&self, from: Vec<u8>, prefix: Vec<u8>) -> impl Iterator<Item = Result<crate::store::Row, StoreError>> + '_ {
         let rows = self.view.reader().iterate(Column::AddressIndex, &from, Direction::Forward);
         rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
     }

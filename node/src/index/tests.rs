@@ -1,6 +1,7 @@
 //! Indexes against a naive walk of the active chain, through growth and reorganisations.
 
 use super::*;
+use crate::chain::Accepted;
 use crate::clock::ManualClock;
 use crate::store::MemoryStore;
 use crate::testing::{self, ChainBuilder};
@@ -93,7 +94,11 @@ fn assert_agrees(indexes: &Indexes, forgotten: &[TxId]) {
         let some = index.address_history(address, Height::new(from), Height::new(to)).count();
         assert_eq!(some, rows.len());
         if let Some(first) = coins.keys().next() {
-            assert_eq!(index.address_coins(address, Some(first)).count(), coins.len() - 1, "a page starts after its mark");
+            assert_eq!(
+                index.address_coins(address, Some(first)).count(),
+                coins.len() - 1,
+                "a page starts after its mark"
+            );
         }
     }
 }
@@ -106,8 +111,10 @@ fn indexes_agree_with_a_naive_walk_through_reorganisations() {
     let chain = testing::start(&network, store.clone(), clock);
     let indexes = Indexes::start(store.clone(), chain.clone()).unwrap();
     let mut builder = ChainBuilder::new(&network);
-    let submit = |block: setara_core::block::Block| chain.submit(block).unwrap();
-    builder.mine_empty(3).into_iter().for_each(|block| drop(submit(block)));
+    let submit = |block: setara_core::block::Block| {
+        assert!(matches!(chain.submit(block), Ok(Accepted::Connected | Accepted::SideBranch)))
+    };
+    builder.mine_empty(3).into_iter().for_each(submit);
     assert_agrees(&indexes, &[]);
 
     let mut fork = builder.clone();
@@ -123,7 +130,7 @@ fn indexes_agree_with_a_naive_walk_through_reorganisations() {
     assert_agrees(&indexes, &forgotten);
 
     // A longer branch without those payments.
-    fork.mine_empty(8).into_iter().for_each(|block| drop(submit(block)));
+    fork.mine_empty(8).into_iter().for_each(submit);
     assert_agrees(&indexes, &forgotten);
     let index = indexes.view(DEADLINE).unwrap();
     assert!(forgotten.iter().all(|txid| index.locate(txid).unwrap().is_none()));
@@ -147,7 +154,7 @@ fn a_stopped_index_says_so_instead_of_answering() {
     indexes.view(DEADLINE).unwrap();
     indexes.stop();
     let mut builder = ChainBuilder::new(&network);
-    builder.mine_empty(1).into_iter().for_each(|block| drop(chain.submit(block).unwrap()));
+    builder.mine_empty(1).into_iter().for_each(|block| assert_eq!(chain.submit(block), Ok(Accepted::Connected)));
     let error = indexes.view(Duration::ZERO).err().unwrap();
     assert!(matches!(error, IndexError::Behind { at, tip, .. } if at < tip), "{error}");
     chain.stop();

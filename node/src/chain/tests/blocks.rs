@@ -63,7 +63,8 @@ fn cs2_cs3_double_and_premature_spends() {
     let second = pay(&[(OutPoint::new(first.txid(), 0), made)], 4);
     let no_such = pay(&[(OutPoint::new(first.txid(), 7), made)], 4);
     let coinbase_of_this = builder.build(Vec::new());
-    let own_reward = Coin { output: coinbase_of_this.coinbase.outputs[0], height: testing::height(2), from_coinbase: true };
+    let own_reward =
+        Coin { output: coinbase_of_this.coinbase.outputs[0], height: testing::height(2), from_coinbase: true };
     let from_own_coinbase = pay(&[(OutPoint::new(coinbase_of_this.coinbase.txid(), 0), own_reward)], 0);
 
     let rows: Vec<(&str, Vec<Transaction>, bool)> = vec![

@@ -154,7 +154,8 @@ fn st1_power_cuts_leave_a_chain_that_was_there() {
 fn st1_bodies_written_ahead_are_connected_at_start() {
     let network = funded_network(2, coins(1_000));
     let mut builder = ChainBuilder::new(&network);
-    let mut rig = Rig::with(&network, MemoryStore::new(), testing::verifier(&network), ChainOptions::default()).unwrap();
+    let mut rig =
+        Rig::with(&network, MemoryStore::new(), testing::verifier(&network), ChainOptions::default()).unwrap();
     // Large bodies, so that they are written ahead.
     let outputs: Vec<_> = (0..20_000).map(|_| (testing::address(1), Amount::from_sen(10))).collect();
     let mut line = Vec::new();

@@ -57,9 +57,8 @@ fn random_transactions(rng: &mut StdRng, ledger: &ChainBuilder) -> Vec<Transacti
         if sum < parts {
             continue;
         }
-        let outputs: Vec<_> = (0..parts)
-            .map(|_| (testing::address(rng.random_range(0..6)), Amount::from_sen(sum / parts)))
-            .collect();
+        let outputs: Vec<_> =
+            (0..parts).map(|_| (testing::address(rng.random_range(0..6)), Amount::from_sen(sum / parts))).collect();
         let transaction = ledger.spend(&inputs, &outputs);
         // Often spent again by the next transaction of the same block.
         if rng.random_bool(0.5) {
@@ -100,7 +99,11 @@ fn run(seed: u64, options: &ChainOptions, warm: bool) -> (MemoryStore, ChainBuil
     let mut rig = Rig::with(&network, MemoryStore::new(), verifier.clone(), options.clone()).unwrap();
     let mut model = Model { taken: vec![ChainBuilder::new(&network)], unwanted: Vec::new() };
     for step in 0..40u8 {
-        let from = if rng.random_bool(0.6) { model.best().clone() } else { model.taken[rng.random_range(0..model.taken.len())].clone() };
+        let from = if rng.random_bool(0.6) {
+            model.best().clone()
+        } else {
+            model.taken[rng.random_range(0..model.taken.len())].clone()
+        };
         let mut ledger = from;
         ledger.extra = vec![step];
         match rng.random_range(0..20) {
@@ -156,7 +159,8 @@ fn run(seed: u64, options: &ChainOptions, warm: bool) -> (MemoryStore, ChainBuil
                         .filter(|ledger| ledger.blocks.iter().any(|block| block.hash() == hash))
                         .flat_map(|ledger| ledger.blocks.iter().map(Block::hash))
                         .collect();
-                    let above_or_below = |unwanted: &BlockHash| line.contains(unwanted) && related(&model, &hash, unwanted);
+                    let above_or_below =
+                        |unwanted: &BlockHash| line.contains(unwanted) && related(&model, &hash, unwanted);
                     let kept = model.unwanted.iter().copied().filter(|unwanted| !above_or_below(unwanted)).collect();
                     model.unwanted = kept;
                     while rig.core.audits_due() {

@@ -117,7 +117,11 @@ fn st12_unrequested_side_blocks_take_no_space() {
     let mut best = base.clone();
     submit_all(&mut rig, &best.mine_empty(3));
     let size = |rig: &Rig| -> usize {
-        Column::ALL.into_iter().flat_map(|column| rig.store.rows(column)).map(|(key, value)| key.len() + value.len()).sum()
+        Column::ALL
+            .into_iter()
+            .flat_map(|column| rig.store.rows(column))
+            .map(|(key, value)| key.len() + value.len())
+            .sum()
     };
     let before = size(&rig);
     let now = rig.now();
@@ -252,8 +256,7 @@ fn chain_updates_come_in_bounded_pieces() {
     let blocks = builder.mine_empty(UPDATES_MAX as u32 + 5);
     let mut encoded = blocks.iter().map(codec::encode);
     let now = rig.now();
-    let (taken, result) =
-        rig.core.load(&mut encoded, &|| now, &mut |_| std::ops::ControlFlow::Continue(()));
+    let (taken, result) = rig.core.load(&mut encoded, &|| now, &mut |_| std::ops::ControlFlow::Continue(()));
     assert_eq!((taken, result), (blocks.len() as u64, Ok(())));
     rig.assert_is(&builder);
     let view = rig.core.shared.view();
