@@ -1,8 +1,8 @@
 //! Coin selection: which coins pay, what is left as change, what the fee is. Pure: values in, a [`Plan`] out.
 //!
 //! - Coins of one address are spent together: once one of them is seen with others, all of them are linked anyway,
-//!   and none is left behind to link a later payment. A miner's address can hold thousands, so a group ends at
-//!   [`GROUP_COINS_MAX`].
+//!   and none is left behind to link a later payment. Only so many, lest a much-used address make one payment huge;
+//!   and never mining rewards, which can be thousands on one address and hide nothing from anyone.
 //! - Coins that cost more than they bring are left alone. That includes dust that someone sends to an address to see
 //!   with which others it will be spent.
 //! - First an exact match without change is looked for (branch and bound, as Murch 2016): cheapest, and it leaves no
@@ -19,11 +19,12 @@ use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::codec::encode;
 use setara_core::transaction::{Input, OutPoint, Output};
+use std::collections::BTreeMap;
 
 /// Outputs below this are not relayed: the node's default, 1,000 sen.
 pub const DUST: Amount = Amount::from_sen(1_000);
 
-/// Coins of one address that are spent together; at 2,000 sen/kB they cost about a hundredth of a thousandth coin.
+/// Coins of one address that are spent together; at 2,000 sen/kB their bytes cost 0.00006 coins.
 pub const GROUP_COINS_MAX: usize = 20;
 
 /// Bytes of a transaction that nodes relay.
@@ -68,6 +69,8 @@ pub struct Candidate {
     pub address: Address,
     /// The key that opens it.
     pub key: KeyPath,
+    /// A mining reward.
+    pub from_coinbase: bool,
     /// Not in a block yet: the wallet's own change. Used only when nothing else suffices.
     pub pending: bool,
 }
@@ -209,16 +212,17 @@ fn insufficient(candidates: &[Candidate], amount: Amount, needed: u64, spendable
     WalletError::Insufficient { needed: Amount::from_sen(needed).max(amount), available, hint: String::new() }
 }
 
-/// Groups by address, each worth more than it costs to spend, largest first.
+/// Groups by address, mining rewards singly, each worth more than it costs to spend, largest first.
 fn group(candidates: &[Candidate], rate: FeeRate) -> Vec<Group> {
-    let mut by_address: std::collections::BTreeMap<Address, Vec<Candidate>> = std::collections::BTreeMap::new();
+    let mut together: BTreeMap<(Address, Option<OutPoint>), Vec<Candidate>> = BTreeMap::new();
     for coin in candidates {
         let worth_it = coin.amount >= DUST && coin.amount.sen() > rate.fee(coin.bytes());
         if worth_it {
-            by_address.entry(coin.address).or_default().push(*coin);
+            let alone = coin.from_coinbase.then_some(coin.outpoint);
+            together.entry((coin.address, alone)).or_default().push(*coin);
         }
     }
-    let mut groups: Vec<Group> = by_address
+    let mut groups: Vec<Group> = together
         .values_mut()
         .flat_map(|coins| {
             coins.sort_by(|a, b| b.amount.cmp(&a.amount).then(a.outpoint.cmp(&b.outpoint)));

@@ -16,6 +16,7 @@ fn coin(number: u32, sen: u64, address: u8) -> Candidate {
         amount: Amount::from_sen(sen),
         address: Address::from_bytes([address; 32]),
         key: KeyPath { chain: Chain::Receive, index: u32::from(address) },
+        from_coinbase: false,
         pending: false,
     }
 }
@@ -84,6 +85,7 @@ fn random_coin_sets_conserve_value() {
             .map(|number| {
                 let mut coin = coin(number, draw(scale) + 1, draw(6) as u8);
                 coin.pending = draw(5) == 0;
+                coin.from_coinbase = draw(5) == 0;
                 coin
             })
             .collect();
@@ -151,13 +153,16 @@ fn coins_of_one_address_are_spent_together() {
 }
 
 #[test]
-fn a_miners_address_is_spent_in_bounded_groups() {
-    let coins: Vec<Candidate> = (0..5_000).map(|number| coin(number, 500_000_000, 1)).collect();
+fn much_used_addresses_and_miners_make_no_huge_payments() {
+    let mut coins: Vec<Candidate> = (0..5_000).map(|number| coin(number, 500_000_000, 1)).collect();
     let plan = select(&coins, pay(100_000_000), RATE, &mut Seeded::new(1)).unwrap();
-    assert!(plan.coins.len() <= GROUP_COINS_MAX);
+    assert_eq!(plan.coins.len(), GROUP_COINS_MAX);
     check(&plan, &coins, RATE);
     let error = select(&coins, pay(2_000_000_000_000), RATE, &mut Seeded::new(1)).unwrap_err();
     assert_eq!(error.code(), "transaction-too-large");
+    coins.iter_mut().for_each(|coin| coin.from_coinbase = true);
+    let plan = select(&coins, pay(100_000_000), RATE, &mut Seeded::new(1)).unwrap();
+    assert_eq!(plan.coins.len(), 1);
 }
 
 /// WK8. Dust that someone planted is never spent along with real coins.

@@ -25,6 +25,7 @@ fn plan(keys: &Keys, count: u32, change: Option<u64>) -> Plan {
             amount: Amount::from_sen(100_000_000),
             address: keys.address(receive(number)),
             key: receive(number),
+            from_coinbase: false,
             pending: false,
         })
         .collect();

@@ -325,11 +325,12 @@ impl View {
     /// What can be spent now: proven mature coins, and as a last resort the change of own payments in the mempool.
     pub fn candidates(&self) -> Vec<Candidate> {
         let spent = self.spent();
-        let candidate = |outpoint, output: Output, key, pending| Candidate {
+        let candidate = |outpoint, output: Output, key, from_coinbase, pending| Candidate {
             outpoint,
             amount: output.amount,
             address: output.address,
             key,
+            from_coinbase,
             pending,
         };
         let confirmed = self.coins.iter().filter(|coin| self.is_mature(coin) && !spent.contains(&coin.outpoint));
@@ -337,8 +338,8 @@ impl View {
             .arriving()
             .filter(|(pending, _, _, key)| pending.own && pending.in_mempool && key.chain == Chain::Change);
         confirmed
-            .map(|coin| candidate(coin.outpoint, coin.output, coin.key, false))
-            .chain(change.map(|(_, outpoint, output, key)| candidate(outpoint, output, key, true)))
+            .map(|coin| candidate(coin.outpoint, coin.output, coin.key, coin.from_coinbase, false))
+            .chain(change.map(|(_, outpoint, output, key)| candidate(outpoint, output, key, false, true)))
             .collect()
     }
 }
