@@ -7,6 +7,8 @@ pub mod config;
 pub mod datadir;
 pub mod genesis;
 pub mod index;
+pub mod mempool;
+pub mod mining;
 pub mod node;
 pub mod signals;
 pub mod store;

@@ -1,0 +1,129 @@
+//! How many transactions a second the mempool takes, and how the CPU miner compares with bare hashing.
+//!
+//! `cargo bench -p setara-node --bench mempool [-- COUNT]`. Every transaction has one input and two outputs, is signed
+//! by a key of its own, and is new to the node; the chain is in memory. Nothing is asserted: figures go to
+//! `docs/performance.md`.
+
+use rayon::prelude::*;
+use setara_core::block::Header;
+use setara_core::hash::sha256d;
+use setara_core::nonce::find_nonce;
+use setara_core::pow::CompactBits;
+use setara_core::transaction::{Coin, OutPoint, Transaction};
+use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
+use setara_node::clock::{Clock, SystemClock};
+use setara_node::mempool::{Mempool, Options};
+use setara_node::store::MemoryStore;
+use setara_node::testing::{ChainBuilder, address, coins, network, sign};
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Transactions when none are asked for.
+const COUNT: u32 = 50_000;
+/// Outputs of one transaction that makes coins: below a block's room and the limits of one transaction.
+const FAN: u32 = 2_500;
+
+fn main() {
+    let count = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(COUNT);
+    acceptance(count);
+    hashing();
+}
+
+/// `count` coins, each of a key of its own, and a transaction that spends each.
+fn prepare(count: u32) -> (Vec<setara_core::block::Block>, Vec<Transaction>, Arc<setara_core::network::Network>) {
+    let groups = count.div_ceil(FAN);
+    let network = network(|parameters| {
+        parameters.maturity = 1;
+        let funds = |number| setara_core::transaction::Output { amount: coins(100), address: address(number) };
+        parameters.allocations = (1..=groups).map(funds).collect();
+    });
+    let mut builder = ChainBuilder::new(&network);
+    let mut blocks = builder.mine_empty(1);
+    let genesis = &network.genesis().coinbase;
+    let mut purses: Vec<(OutPoint, Coin, u32)> = Vec::new();
+    for group in 0..groups {
+        let outpoint = OutPoint::new(genesis.txid(), group);
+        let fund = (outpoint, builder.coins[&outpoint]);
+        let keys = group * FAN..count.min((group + 1) * FAN);
+        let each = setara_core::amount::Amount::from_sen(coins(99).sen() / u64::from(FAN));
+        let outs: Vec<_> = keys.clone().into_par_iter().map(|number| (address(1_000_000 + number), each)).collect();
+        let spread = sign(&network, &[fund], &outs, 0, &[group + 1]);
+        let txid = spread.txid();
+        blocks.push(builder.mine(vec![spread]));
+        for (index, number) in (0..).zip(keys) {
+            let outpoint = OutPoint::new(txid, index);
+            purses.push((outpoint, builder.coins[&outpoint], 1_000_000 + number));
+        }
+    }
+    let transactions = purses
+        .into_par_iter()
+        .map(|(outpoint, coin, owner)| {
+            let half = setara_core::amount::Amount::from_sen(coin.output.amount.sen() / 2 - 1_000);
+            sign(&network, &[(outpoint, coin)], &[(address(1), half), (address(2), half)], 0, &[owner])
+        })
+        .collect();
+    (blocks, transactions, network)
+}
+
+fn acceptance(count: u32) {
+    let (blocks, transactions, network) = prepare(count);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+    for batch in [1, 16, 256, 4_096] {
+        let known = Arc::new(KnownSignatures::default());
+        let verifier = Verifier::new(network.clone(), known.clone(), None);
+        let store = Arc::new(MemoryStore::new());
+        let chain = ChainHandle::start(store, verifier, ChainOptions::default(), clock.clone()).expect("a new chain");
+        for block in &blocks {
+            chain.submit(block.clone()).expect("valid blocks");
+        }
+        let pool = Mempool::new(network.clone(), clock.clone(), chain, known, Options::default());
+        let batches: Vec<Vec<Transaction>> = transactions.chunks(batch).map(<[Transaction]>::to_vec).collect();
+        let start = Instant::now();
+        let accepted: usize = batches
+            .into_iter()
+            .map(|batch| pool.submit_many(batch).iter().filter(|verdict| verdict.is_ok()).count())
+            .sum();
+        let elapsed = start.elapsed();
+        assert_eq!(accepted, transactions.len(), "every transaction is good");
+        report(&format!("mempool acceptance, {batch} at a time, transactions"), accepted as u64, elapsed);
+        if batch == 4_096 {
+            let start = Instant::now();
+            let chosen = pool.select_for_block(network.max_block_bytes).transactions.len();
+            println!("selection of {chosen} transactions for a block: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            println!("memory: {} bytes a transaction", pool.info().usage / u64::from(count));
+        }
+    }
+}
+
+/// The miner's inner loop on one core beside SHA-256d of 80 bytes and nothing else.
+fn hashing() {
+    const HASHES: u32 = 3_000_000;
+    let header = Header {
+        version: 1,
+        previous: setara_core::hash::BlockHash::ZERO,
+        merkle_root: setara_core::hash::Hash256::ZERO,
+        time: 7,
+        bits: CompactBits::new(0x0300_0001),
+        nonce: 0,
+    };
+    let start = Instant::now();
+    let mut bytes = header.to_bytes();
+    for nonce in 0..HASHES {
+        bytes[76..].copy_from_slice(&nonce.to_le_bytes());
+        black_box(sha256d(&bytes));
+    }
+    report("bare SHA-256d of 80 bytes, one core, hashes", u64::from(HASHES), start.elapsed());
+    let target = header.bits.to_target().expect("a target");
+    let start = Instant::now();
+    assert_eq!(black_box(find_nonce(&header, target, 0..=HASHES - 1)), None, "no hash is that small");
+    report("the miner's loop, one core, hashes", u64::from(HASHES), start.elapsed());
+}
+
+fn report(what: &str, count: u64, elapsed: Duration) {
+    println!(
+        "{what}: {:.0} a second ({count} in {:.2} s)",
+        count as f64 / elapsed.as_secs_f64(),
+        elapsed.as_secs_f64()
+    );
+}

@@ -1,0 +1,94 @@
+//! Blocks on demand, for networks of fixed difficulty: `generatetoaddress` and `generateblock`.
+
+use super::template::{Template, TemplateError, Templates};
+use crate::chain::{Accepted, SubmitError};
+use setara_core::address::Address;
+use setara_core::block::{Block, Header};
+use setara_core::nonce::find_nonce;
+use setara_core::transaction::Transaction;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// Nonces tried between looks at the stop request.
+const STEP: u32 = 1 << 14;
+
+/// What to put into a block.
+pub enum Contents {
+    /// What pays best.
+    Mempool,
+    /// Exactly these, in this order.
+    These(Vec<Arc<Transaction>>),
+}
+
+/// Why no block was made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GenerateError {
+    /// No template.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
+    /// The chain did not take the block.
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
+    /// The block became a side branch, or was not wanted.
+    #[error("another block came first")]
+    Overtaken,
+    /// As many hashes as were allowed, and none met the target.
+    #[error("no block found within the hashes allowed")]
+    Exhausted,
+    /// Asked to stop.
+    #[error("the node is stopping")]
+    Stopped,
+}
+
+impl Templates {
+    /// A block that meets the target, not submitted. At most `tries` hashes, which are counted down.
+    pub fn solve(
+        &self,
+        contents: Contents,
+        payout: Address,
+        tries: &mut u64,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Block, GenerateError> {
+        let template = match contents {
+            Contents::Mempool => self.build(payout)?,
+            Contents::These(transactions) => self.build_from(transactions, payout)?,
+        };
+        let header = work(&template, tries, stop)?;
+        Ok(template.assemble(header, template.coinbase.clone()))
+    }
+
+    /// A block that meets the target, on the tip of the chain.
+    pub fn generate(
+        &self,
+        contents: Contents,
+        payout: Address,
+        tries: &mut u64,
+        stop: &dyn Fn() -> bool,
+    ) -> Result<Block, GenerateError> {
+        let block = self.solve(contents, payout, tries, stop)?;
+        match self.chain().submit(block.clone())? {
+            Accepted::Connected | Accepted::Duplicate => Ok(block),
+            Accepted::SideBranch | Accepted::Ignored => Err(GenerateError::Overtaken),
+        }
+    }
+}
+
+fn work(template: &Template, tries: &mut u64, stop: &dyn Fn() -> bool) -> Result<Header, GenerateError> {
+    let mut start = 0u32;
+    loop {
+        if stop() {
+            return Err(GenerateError::Stopped);
+        }
+        let step = u64::from(STEP).min(*tries);
+        let Some(last) = step.checked_sub(1).and_then(|step| start.checked_add(u32::try_from(step).ok()?)) else {
+            // Fixed-difficulty targets that outlast all nonces of one header are for real miners.
+            return Err(GenerateError::Exhausted);
+        };
+        let nonces: RangeInclusive<u32> = start..=last;
+        *tries -= step;
+        if let Some(nonce) = find_nonce(&template.header, template.target, nonces) {
+            return Ok(Header { nonce, ..template.header });
+        }
+        start = last.checked_add(1).ok_or(GenerateError::Exhausted)?;
+    }
+}

@@ -1,0 +1,12 @@
+//! Making blocks: templates for miners of every kind, and a miner on this machine's cores.
+
+mod cpu;
+mod generate;
+mod template;
+
+#[cfg(test)]
+mod tests;
+
+pub use cpu::{Miner, MinerOptions, MinerStats};
+pub use generate::{Contents, GenerateError};
+pub use template::{EXTRANONCE_BYTES, TEMPLATE_VERSION, Template, TemplateError, Templates};
