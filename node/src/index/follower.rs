@@ -85,10 +85,10 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub fn new(name: &'static str) -> Self {
+    pub fn new(name: &'static str, reached: Height) -> Self {
         Self {
             name,
-            height: AtomicU32::new(0),
+            height: AtomicU32::new(reached.get()),
             stopping: AtomicBool::new(false),
             moved: Mutex::new(0),
             changed: Condvar::new(),

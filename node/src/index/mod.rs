@@ -17,7 +17,7 @@ pub use addresses::{AddressCoin, AddressTotals, HistoryRow};
 pub use transactions::TxLocation;
 
 use crate::chain::{ChainHandle, View};
-use crate::store::{Store, StoreError, schema};
+use crate::store::{Reader, Store, StoreError, schema};
 use addresses::AddressIndex;
 use follower::{Follower, Shared};
 use parking_lot::Mutex;
@@ -65,6 +65,13 @@ pub enum IndexError {
     Store(#[from] StoreError),
 }
 
+/// The height that an index had reached when it was last stopped.
+fn reached(store: &dyn Reader, name: &str) -> Result<Height, StoreError> {
+    let Some(cursor) = schema::cursor(store, name)? else { return Ok(Height::GENESIS) };
+    let row = schema::header(store, &cursor)?;
+    row.map(|row| row.height).ok_or_else(|| StoreError::corrupt(format!("the block that {name} has reached")))
+}
+
 /// The running indexes.
 pub struct Indexes {
     store: Arc<dyn Store>,
@@ -76,8 +83,9 @@ pub struct Indexes {
 impl Indexes {
     /// Starts both, from wherever they were.
     pub fn start(store: Arc<dyn Store>, chain: ChainHandle) -> io::Result<Self> {
-        let transactions = Arc::new(Shared::new(transactions::NAME));
-        let addresses = Arc::new(Shared::new(addresses::NAME));
+        let reached = |name| reached(&*store as &dyn Reader, name).map_err(io::Error::other);
+        let transactions = Arc::new(Shared::new(transactions::NAME, reached(transactions::NAME)?));
+        let addresses = Arc::new(Shared::new(addresses::NAME, reached(addresses::NAME)?));
         let threads = vec![
             Follower::spawn(TxIndex, transactions.clone(), store.clone(), chain.clone())?,
             Follower::spawn(AddressIndex, addresses.clone(), store.clone(), chain.clone())?,
