@@ -76,6 +76,7 @@ impl RocksStore {
             reason: error.to_string(),
             advice: "Check that the directory can be written",
         })?;
+        refuse_remains(path)?;
         let cache_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
         let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
         let shared = database_options(write_bytes);
@@ -95,6 +96,35 @@ impl RocksStore {
         let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
         Ok(Self(Arc::new(Inner { db, path: path.to_owned(), poisoned: Mutex::new(None) })))
     }
+}
+
+/// RocksDB takes a directory without its `CURRENT` file for a new one, and clears away what lies there. Tables, blobs
+/// or a log with something in it mean that it is not new.
+fn refuse_remains(path: &Path) -> Result<(), StoreError> {
+    let failed = |error: std::io::Error| StoreError::Backend {
+        doing: "reading",
+        path: path.display().to_string(),
+        reason: error.to_string(),
+        advice: "The directory must be readable by the user that runs the node",
+    };
+    if path.join("CURRENT").try_exists().map_err(failed)? {
+        return Ok(());
+    }
+    for entry in std::fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let file = entry.path();
+        let extension = file.extension().and_then(|extension| extension.to_str());
+        let has_data = match extension {
+            Some("sst" | "blob") => true,
+            Some("log") => entry.metadata().map_err(failed)?.len() > 0,
+            _ => false,
+        };
+        if has_data {
+            let what = format!("{} has data but no CURRENT file", path.display());
+            return Err(StoreError::Corrupt { what });
+        }
+    }
+    Ok(())
 }
 
 fn database_options(write_bytes: usize) -> Options {
@@ -277,5 +307,60 @@ impl Reader for OwnedSnapshot {
     fn iterate<'a>(&'a self, column: Column, from: &[u8], direction: Direction) -> Rows<'a> {
         // The iterator borrows `self`, so the snapshot outlives it.
         self.with(|inner, options| inner.iterate(column, from, direction, options))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(store: &RocksStore, key: &[u8], value: &[u8]) {
+        let mut batch = Batch::new();
+        batch.put(Column::Coins, key, value);
+        store.write(batch, Durability::Synced).unwrap();
+    }
+
+    #[test]
+    fn snapshots_stay_and_outlive_their_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(directory.path(), &RocksOptions::default()).unwrap();
+        put(&store, b"a", b"1");
+        put(&store, b"c", b"3");
+        let snapshot = store.snapshot().unwrap();
+        put(&store, b"a", b"2");
+        put(&store, b"b", b"2");
+        drop(store);
+        let rows = |direction, from: &[u8]| -> Vec<(Vec<u8>, Vec<u8>)> {
+            snapshot.iterate(Column::Coins, from, direction).map(Result::unwrap).collect()
+        };
+        let (a, c) = ((b"a".to_vec(), b"1".to_vec()), (b"c".to_vec(), b"3".to_vec()));
+        assert_eq!(rows(Direction::Forward, b""), [a.clone(), c.clone()]);
+        assert_eq!(rows(Direction::Backward, b"b"), [a]);
+        assert_eq!(rows(Direction::Forward, b"b"), [c]);
+        let values = snapshot.multi_get(Column::Coins, &[b"c", b"b", b"a"]).unwrap();
+        assert_eq!(values, [Some(b"3".to_vec()), None, Some(b"1".to_vec())]);
+    }
+
+    /// ST7: the second to open a directory is told by name that it is in use, and harms nothing.
+    #[test]
+    fn st7_a_directory_in_use_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = RocksStore::open(directory.path(), &RocksOptions::default()).unwrap();
+        put(&store, b"a", b"1");
+        let error = RocksStore::open(directory.path(), &RocksOptions::default()).err().unwrap().to_string();
+        assert!(error.contains("Another node") && error.contains(&*directory.path().to_string_lossy()), "{error}");
+        assert_eq!(store.get(Column::Coins, b"a"), Ok(Some(b"1".to_vec())));
+        put(&store, b"b", b"2");
+        drop(store);
+        let store = RocksStore::open(directory.path(), &RocksOptions::default()).unwrap();
+        assert_eq!(store.get(Column::Coins, b"b"), Ok(Some(b"2".to_vec())));
+    }
+
+    /// A directory that cannot be made is an error with its name, not a panic.
+    #[test]
+    fn a_path_that_is_a_file_is_refused() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = RocksStore::open(file.path(), &RocksOptions::default()).err().unwrap().to_string();
+        assert!(error.contains(&*file.path().to_string_lossy()), "{error}");
     }
 }

@@ -3,12 +3,14 @@
 mod audit;
 mod blocks;
 mod crash;
+#[cfg(feature = "rocksdb")]
+mod disk;
 mod model;
 mod sides;
 
 use super::*;
 use crate::store::schema;
-use crate::store::{Column, MemoryStore, Store};
+use crate::store::{Column, MemoryStore};
 use crate::testing::{self, ChainBuilder};
 use setara_core::amount::Amount;
 use setara_core::block::Block;
@@ -117,9 +119,4 @@ pub(super) fn submit_all(rig: &mut Rig, blocks: &[Block]) {
     for block in blocks {
         rig.submit(block).unwrap();
     }
-}
-
-#[allow(dead_code, reason = "used by tests of the disk store, a feature")]
-pub(super) fn opened(network: &Arc<Network>, store: Arc<dyn Store>) -> Result<ChainCore, ChainFault> {
-    ChainCore::open(store, testing::verifier(network), small(), later(network))
 }
