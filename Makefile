@@ -7,6 +7,7 @@ SHELL := /bin/bash
 .SILENT:
 MAKEFLAGS += --no-builtin-rules
 
+export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
@@ -35,7 +36,9 @@ test: lint ## Lint, then all tests (about 30 min after the first build, which ta
 	cargo test --release --locked --workspace --no-run
 	scripts/stage "all tests (about 15 minutes)"
 	cargo test --release --locked --workspace
-	$(MAKE) --no-print-directory compat
+	scripts/dependencies compat
+	scripts/stage "clients of other projects against the node (about 2 minutes)"
+	tests/compat/run $(BIN)
 
 test-long: build ## A thousand kills, thousands of damaged files, millions of damaged inputs (hours)
 	scripts/dependencies faults
