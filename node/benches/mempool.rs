@@ -13,6 +13,7 @@ use setara_core::transaction::{Coin, OutPoint, Transaction};
 use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
 use setara_node::clock::{Clock, SystemClock};
 use setara_node::mempool::{Mempool, Options};
+use setara_node::mining::Templates;
 use setara_node::store::MemoryStore;
 use setara_node::testing::{ChainBuilder, address, coins, network, sign};
 use std::hint::black_box;
@@ -77,20 +78,25 @@ fn acceptance(count: u32) {
         for block in &blocks {
             chain.submit(block.clone()).expect("valid blocks");
         }
-        let pool = Mempool::new(network.clone(), clock.clone(), chain, known, Options::default());
+        let pool = Mempool::new(network.clone(), clock.clone(), chain.clone(), known, Options::default());
         let batches: Vec<Vec<Transaction>> = transactions.chunks(batch).map(<[Transaction]>::to_vec).collect();
-        let start = Instant::now();
+        let start = Stopwatch::start();
         let accepted: usize = batches
             .into_iter()
             .map(|batch| pool.submit_many(batch).iter().filter(|verdict| verdict.is_ok()).count())
             .sum();
-        let elapsed = start.elapsed();
+        start.report(&format!("mempool acceptance, {batch} at a time, transactions"), accepted as u64);
         assert_eq!(accepted, transactions.len(), "every transaction is good");
-        report(&format!("mempool acceptance, {batch} at a time, transactions"), accepted as u64, elapsed);
         if batch == 4_096 {
             let start = Instant::now();
             let chosen = pool.select_for_block(network.max_block_bytes).transactions.len();
             println!("selection of {chosen} transactions for a block: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            let templates = Templates::new(network.clone(), chain, Arc::new(pool), clock.clone());
+            let start = Instant::now();
+            let template = templates.build(address(0)).expect("a valid template");
+            let chosen = template.transactions.len();
+            println!("template of {chosen} transactions: {:.1} ms", start.elapsed().as_secs_f64() * 1e3);
+            let pool = templates.mempool();
             println!("memory: {} bytes a transaction", pool.info().usage / u64::from(count));
         }
     }
@@ -104,26 +110,45 @@ fn hashing() {
         previous: setara_core::hash::BlockHash::ZERO,
         merkle_root: setara_core::hash::Hash256::ZERO,
         time: 7,
-        bits: CompactBits::new(0x0300_0001),
+        bits: CompactBits::new(0x0301_0000),
         nonce: 0,
     };
-    let start = Instant::now();
+    let start = Stopwatch::start();
     let mut bytes = header.to_bytes();
     for nonce in 0..HASHES {
         bytes[76..].copy_from_slice(&nonce.to_le_bytes());
         black_box(sha256d(&bytes));
     }
-    report("bare SHA-256d of 80 bytes, one core, hashes", u64::from(HASHES), start.elapsed());
+    start.report("bare SHA-256d of 80 bytes, one core, hashes", u64::from(HASHES));
     let target = header.bits.to_target().expect("a target");
-    let start = Instant::now();
+    let start = Stopwatch::start();
     assert_eq!(black_box(find_nonce(&header, target, 0..=HASHES - 1)), None, "no hash is that small");
-    report("the miner's loop, one core, hashes", u64::from(HASHES), start.elapsed());
+    start.report("the miner's loop, one core, hashes", u64::from(HASHES));
 }
 
-fn report(what: &str, count: u64, elapsed: Duration) {
-    println!(
-        "{what}: {:.0} a second ({count} in {:.2} s)",
-        count as f64 / elapsed.as_secs_f64(),
-        elapsed.as_secs_f64()
-    );
+/// Time passed, and time this process had a core: on a busy machine only the second says much.
+struct Stopwatch {
+    start: Instant,
+    cpu: Option<Duration>,
+}
+
+impl Stopwatch {
+    fn start() -> Self {
+        Self { start: Instant::now(), cpu: cpu_time() }
+    }
+
+    fn report(self, what: &str, count: u64) {
+        let elapsed = self.start.elapsed().as_secs_f64();
+        let cpu = cpu_time().zip(self.cpu).map(|(now, then)| now - then).unwrap_or_default();
+        let (rate, each) = (count as f64 / elapsed, cpu.as_secs_f64() * 1e6 / count as f64);
+        println!("{what}: {rate:.0} a second ({elapsed:.2} s; {each:.2} us of a core each)");
+    }
+}
+
+/// User and system time of this process (`utime` and `stime` of proc(5), in hundredths of a second).
+fn cpu_time() -> Option<Duration> {
+    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
+    let ticks: u64 = fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?;
+    Some(Duration::from_millis(ticks * 10))
 }

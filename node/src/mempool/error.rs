@@ -1,6 +1,6 @@
 //! Why a transaction is not taken into the mempool: one variant per reason, with a stable code.
 
-use super::graph::ClusterLimit;
+use super::arrange::ClusterLimit;
 use crate::store::StoreError;
 use setara_core::amount::Amount;
 use setara_core::consensus::RuleError;

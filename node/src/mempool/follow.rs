@@ -14,6 +14,7 @@ use setara_core::hash::{BlockHash, TxId};
 use setara_core::transaction::{OutPoint, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Blocks followed one by one; a longer way is taken by judging every entry anew, which costs the same however long.
 const STEP_BLOCKS_MAX: usize = 32;
@@ -24,6 +25,9 @@ const STEP_BYTES_MAX: u64 = 64_000_000;
 /// Bytes of transactions brought back from reverted blocks (Bitcoin Core's limit). The oldest come first, since later
 /// ones may spend them.
 const RESURRECTED_BYTES_MAX: u64 = 20_000_000;
+
+/// How often a follower that waits looks whether it is to stop.
+const STOP_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What following needs to know of a connected block.
 struct Connected {
@@ -44,6 +48,22 @@ struct Way {
 }
 
 impl Mempool {
+    /// Follows the chain until `stop`, for a thread of its own: so that what is mined leaves, and its waiters wake, even
+    /// when nobody asks.
+    pub fn follow(&self, stop: &dyn Fn() -> bool) {
+        let mut seen = 0;
+        let mut failing = None;
+        while !stop() {
+            if let Err(error) = self.catch_up() {
+                if failing.as_ref() != Some(&error) {
+                    tracing::error!(%error, "the mempool cannot follow the chain");
+                }
+                failing = Some(error);
+            }
+            seen = self.chain.wait_past(seen, STOP_INTERVAL);
+        }
+    }
+
     /// Moves to the chain's newest view. Cheap when there is nothing new; every public method starts with it.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         let at = |inner: &Inner| inner.view.tip.hash();

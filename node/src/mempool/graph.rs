@@ -5,8 +5,9 @@
 //! [`super::linearize`]; [`Graph::usage`] is at least what the allocator holds for it. Only B-trees, so nothing
 //! depends on a hash seed, memory grows without leaps, and shrinks when entries leave.
 
+use super::arrange::{Added, Cluster, ClusterLimit};
 use super::feerate::Feerate;
-use super::linearize::{CLUSTER_TRANSACTIONS_MAX, Chunk, Item, chunks, linearize};
+use super::linearize::CLUSTER_TRANSACTIONS_MAX;
 use super::weight;
 use setara_core::address::Address;
 use setara_core::height::Height;
@@ -15,9 +16,6 @@ use setara_core::{amount::Amount, hash::TxId, hash::WtxId};
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Bytes of a cluster: one transaction of the largest size still leaves room for a small child.
-pub const CLUSTER_BYTES_MAX: u64 = 101_000;
 
 /// An entry's place in the order of entering; never used twice.
 pub type Id = u64;
@@ -89,15 +87,6 @@ impl Node {
     }
 }
 
-/// Connected transactions in mining order.
-#[derive(Debug, Clone)]
-pub struct Cluster {
-    /// In mining order, parents first.
-    pub order: Vec<Id>,
-    /// The order cut into chunks of falling feerate.
-    pub chunks: Vec<Chunk>,
-}
-
 /// A chunk's place among the chunks of all clusters: best first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rank {
@@ -118,15 +107,6 @@ impl Ord for Rank {
         let key = |rank: &Self| (Reverse(rank.feerate), rank.cluster, rank.position);
         key(self).cmp(&key(other))
     }
-}
-
-/// A cluster would exceed its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ClusterLimit {
-    /// Transactions it would have.
-    pub count: u64,
-    /// Bytes it would have.
-    pub size: u64,
 }
 
 /// What entering would change, worked out before anything is touched. Good until the graph next changes.
@@ -202,8 +182,13 @@ impl Graph {
         self.nodes.get(&id).map(AsRef::as_ref)
     }
 
+    /// The id that the next entry will have.
+    pub(super) const fn next_id(&self) -> Id {
+        self.next_id
+    }
+
     /// An id that this graph itself gave out and that has not left.
-    fn at(&self, id: Id) -> &Node {
+    pub(super) fn at(&self, id: Id) -> &Node {
         self.nodes.get(&id).expect("ids inside the graph name its nodes")
     }
 
@@ -320,60 +305,6 @@ impl Graph {
         let added = Added { txid: ids.txid, feerate, parents: &parents };
         let (new, steps) = self.arrange(&old, &removed, Some(added))?;
         Ok((Plan { removed, parents, old, new }, steps))
-    }
-
-    /// The clusters that come of `old` without `removed` and with `added`.
-    fn arrange(
-        &self,
-        old: &BTreeSet<ClusterId>,
-        removed: &BTreeSet<Id>,
-        added: Option<Added<'_>>,
-    ) -> Result<(Vec<Cluster>, u64), ClusterLimit> {
-        let mut members: Vec<Member<'_>> = old
-            .iter()
-            .filter_map(|id| self.clusters.get(id))
-            .flat_map(|cluster| &cluster.order)
-            .filter(|id| !removed.contains(id))
-            .map(|id| {
-                let node = self.at(*id);
-                let (txid, feerate) = (node.entry.ids.txid, node.entry.feerate());
-                Member { id: *id, txid, feerate, parents: &node.parents, group: 0 }
-            })
-            .collect();
-        if let Some(Added { txid, feerate, parents }) = added {
-            members.push(Member { id: self.next_id, txid, feerate, parents, group: 0 });
-        }
-        members.sort_unstable_by_key(|member| member.id);
-        group(&mut members);
-        // By txid inside a group: the order then depends on nothing but the transactions.
-        members.sort_unstable_by_key(|member| (member.group, member.txid));
-
-        let mut clusters = Vec::new();
-        let mut steps = 0;
-        for members in members.chunk_by(|a, b| a.group == b.group) {
-            let size = members.iter().map(|member| member.feerate.size).sum();
-            if members.len() > CLUSTER_TRANSACTIONS_MAX
-                || (size > CLUSTER_BYTES_MAX && members.iter().any(|member| member.id == self.next_id))
-            {
-                return Err(ClusterLimit { count: weight::count(members.len()), size });
-            }
-            let items: Vec<Item> = members
-                .iter()
-                .map(|member| {
-                    let parents = members
-                        .iter()
-                        .enumerate()
-                        .filter(|(_, other)| member.parents.binary_search(&other.id).is_ok())
-                        .fold(0, |set, (position, _)| set | 1 << position);
-                    Item { feerate: member.feerate, parents }
-                })
-                .collect();
-            let (order, taken) = linearize(&items);
-            steps += taken;
-            let chunks = chunks(order.iter().map(|position| items[*position].feerate));
-            clusters.push(Cluster { order: order.iter().map(|position| members[*position].id).collect(), chunks });
-        }
-        Ok((clusters, steps))
     }
 
     /// Carries out a plan. The entry must be the one that was planned for. Gives back its id and what left.
@@ -496,42 +427,4 @@ fn ranks(id: ClusterId, cluster: &Cluster) -> impl Iterator<Item = Rank> {
 
 fn addresses(entry: &Entry) -> impl Iterator<Item = Address> {
     entry.spent_addresses.iter().copied().chain(entry.transaction.outputs.iter().map(|output| output.address))
-}
-
-/// The transaction of a plan.
-struct Added<'a> {
-    txid: TxId,
-    feerate: Feerate,
-    parents: &'a [Id],
-}
-
-struct Member<'a> {
-    id: Id,
-    txid: TxId,
-    feerate: Feerate,
-    parents: &'a [Id],
-    group: usize,
-}
-
-/// Labels what is connected, members being sorted by id.
-fn group(members: &mut [Member<'_>]) {
-    fn find(labels: &mut [usize], mut position: usize) -> usize {
-        while labels[position] != position {
-            labels[position] = labels[labels[position]];
-            position = labels[position];
-        }
-        position
-    }
-    let mut labels: Vec<usize> = (0..members.len()).collect();
-    for (position, member) in members.iter().enumerate() {
-        for parent in member.parents {
-            if let Ok(parent) = members.binary_search_by_key(parent, |member| member.id) {
-                let (child, parent) = (find(&mut labels, position), find(&mut labels, parent));
-                labels[child.max(parent)] = child.min(parent);
-            }
-        }
-    }
-    for (position, member) in members.iter_mut().enumerate() {
-        member.group = find(&mut labels, position);
-    }
 }

@@ -18,6 +18,8 @@
 //! [`KnownSignatures`]: crate::chain::KnownSignatures
 
 mod admit;
+mod arrange;
+mod coins;
 mod error;
 mod estimate;
 pub mod feerate;
@@ -28,15 +30,16 @@ mod linearize;
 mod persist;
 mod policy;
 mod query;
+mod replace;
 mod weight;
 
 #[cfg(test)]
 pub(crate) mod tests;
 
 pub use admit::Accepted;
+pub use arrange::{CLUSTER_BYTES_MAX, ClusterLimit};
 pub use error::{MempoolError, Refusal};
 pub use estimate::{TARGET_MAX, TARGET_MIN};
-pub use graph::{CLUSTER_BYTES_MAX, ClusterLimit};
 pub use linearize::CLUSTER_TRANSACTIONS_MAX;
 pub use persist::{Loaded, PersistError};
 pub use policy::{Options, REPLACED_CLUSTERS_MAX, TRANSACTION_BYTES_MAX};

@@ -101,11 +101,11 @@ pub struct Estimate {
 }
 
 impl Mempool {
-    /// The lock, caught up with the chain. If the store cannot be read the chain says so itself; here the last
+    /// The lock, caught up with the chain. If that fails ([`Self::follow`] says so, loudly) the last
     /// consistent state is shown.
     fn read<R>(&self, f: impl FnOnce(&mut Inner) -> R) -> R {
         if let Err(error) = self.catch_up() {
-            tracing::error!(%error, "the mempool cannot follow the chain");
+            tracing::debug!(%error, "the mempool cannot follow the chain");
         }
         f(&mut self.inner.lock())
     }

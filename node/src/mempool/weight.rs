@@ -2,7 +2,8 @@
 //!
 //! An upper bound of what the allocator holds; a test measures that it is one. (Bitcoin Core's `memusage.h`.)
 
-use super::graph::{Cluster, ClusterId, Entry, Id, Node, Rank};
+use super::arrange::Cluster;
+use super::graph::{ClusterId, Entry, Id, Node, Rank};
 use super::linearize::Chunk;
 use setara_core::address::Address;
 use setara_core::hash::{TxId, WtxId};
@@ -19,7 +20,8 @@ pub const LINK_SLACK: usize = 4;
 /// One more link between two entries: an id on the child's side, an id with slack on the parent's.
 pub const LINK: usize = (1 + LINK_SLACK) * size_of::<Id>();
 
-/// An entry's fixed part: its node, its place in four maps, and the worst case of a cluster and a chunk of its own.
+/// An entry's fixed part: its node, its place in the maps and among what the fee estimator watches, and the worst case
+/// of a cluster and a chunk of its own.
 const FIXED: usize = item::<(Id, Box<Node>)>()
     + allocation(size_of::<Node>())
     + item::<(TxId, Id)>()
@@ -28,6 +30,7 @@ const FIXED: usize = item::<(Id, Box<Node>)>()
     + allocation(size_of::<Id>())
     + allocation(size_of::<Chunk>())
     + item::<Rank>()
+    + item::<((u32, u8), u32)>()
     + 2 * FIRST_LINKS;
 
 /// A heap block as glibc rounds it: eight bytes of its own, multiples of 16, 32 at least.

@@ -1,6 +1,7 @@
 //! Tests of the mempool over a real chain in memory.
 
 mod admission;
+mod concurrency;
 mod cost;
 mod estimating;
 mod limits;
