@@ -14,7 +14,7 @@ use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
 pub use options::{OPTIONS, OptionSpec, Shape};
-pub use parse::{IpRange, RpcAuth, RpcWhitelist};
+pub use parse::{HostName, IpRange, RpcAuth, RpcWhitelist};
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::network::Network;
@@ -68,6 +68,8 @@ pub struct RpcConfig {
     pub user: Option<UserPassword>,
     /// The only methods some users may call.
     pub whitelist: Vec<RpcWhitelist>,
+    /// Names by which callers may address this node, besides IP addresses and `localhost`.
+    pub host: Vec<HostName>,
     /// Calls that run at the same time.
     pub threads: usize,
     /// Calls that wait before others are turned away.
@@ -79,6 +81,22 @@ pub struct RpcConfig {
 }
 
 impl RpcConfig {
+    /// The defaults, on a free port of this machine.
+    pub fn loopback() -> Self {
+        Self {
+            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
+            allow_ip: Vec::new(),
+            auth: Vec::new(),
+            user: None,
+            whitelist: Vec::new(),
+            host: Vec::new(),
+            threads: 16,
+            work_queue: 1024,
+            timeout: Duration::from_secs(30),
+            max_connections: 1000,
+        }
+    }
+
     /// Whether a connection from `address` is answered at all.
     pub fn allows(&self, address: IpAddr) -> bool {
         address.to_canonical().is_loopback() || self.allow_ip.iter().any(|range| range.contains(address))
@@ -409,6 +427,7 @@ fn rpc(layers: &Layers, network: &Network) -> Result<RpcConfig, ConfigError> {
         auth: many(layers, "rpcauth")?,
         user,
         whitelist: many(layers, "rpc-whitelist")?,
+        host: many(layers, "rpc-host")?,
         threads: size(layers, "rpc-threads", 1..=1024)?,
         work_queue: size(layers, "rpc-work-queue", 1..=1 << 20)?,
         timeout: Duration::from_secs(number(layers, "rpc-timeout", 1..=3600)?),

@@ -10,6 +10,7 @@ pub mod index;
 pub mod mempool;
 pub mod mining;
 pub mod node;
+pub mod rpc;
 pub mod signals;
 pub mod store;
 pub mod telemetry;

@@ -181,7 +181,7 @@ pub(super) const METHODS: &[Method] = &[
         "verifytxoutproof",
         &[Param::required("proof", Kind::Hex, "What gettxoutproof gave.")],
         Kind::Array(&Kind::Hash),
-        "The txids that a proof proves; empty unless its block is in the active chain.",
+        "The txids that a proof proves; empty if it proves nothing, an error if its block is not in the active chain.",
     ),
     Method {
         group: Group::Control,

@@ -101,7 +101,7 @@ pub(super) const METHODS: &[Method] = &[
         ..row(
             Category::Control,
             "stop",
-            &[Param::optional("wait", Kind::Integer, "0", "Milliseconds before the answer.")],
+            &[Param::optional("wait", Kind::Integer, "0", "There for clients that send it; ignored.")],
             Kind::Text,
             "Stops the node.",
         )

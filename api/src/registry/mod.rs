@@ -10,7 +10,7 @@ mod chain_stats;
 mod control;
 mod mempool;
 mod mining;
-mod schema;
+pub mod schema;
 mod transactions;
 
 pub use schema::{Field, Kind};

@@ -123,6 +123,13 @@ pub const OPTIONS: &[OptionSpec] = &[
         "",
         "The only methods that a user may call; given twice for a user, those in both",
     ),
+    option(
+        RPC,
+        "rpc-host",
+        Shape::Many("NAME"),
+        "",
+        "A host name that callers use for this node; others are refused, lest a web page reach it (IP addresses always may)",
+    ),
     option(RPC, "rpc-threads", Shape::One("N"), "16", "Calls that run at the same time"),
     option(RPC, "rpc-work-queue", Shape::One("N"), "1024", "Calls that wait for their turn before others get a 503"),
     option(RPC, "rpc-timeout", Shape::One("SECONDS"), "30", "How long a connection may be silent"),

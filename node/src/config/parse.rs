@@ -100,6 +100,22 @@ impl FromStr for RpcWhitelist {
     }
 }
 
+/// A host name, as a `Host` header carries it; compared without case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostName(pub String);
+
+impl FromStr for HostName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        if text.is_empty() || !text.bytes().all(sound) {
+            return Err("expected a host name without a port".into());
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 /// Where to listen: an IP address or `localhost`, and a port.
 pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
     let named = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());

@@ -156,6 +156,7 @@ fn bad_values_are_refused_where_they_were_set() {
         ("--rpc-listen 0.0.0.0:1", "--rpc-listen: 0.0.0.0:1 is open to other machines"),
         ("--rpc-allow-ip 10.0.0.0/33", "--rpc-allow-ip: expected an IP address"),
         ("--rpcauth alice:abc", "--rpcauth: expected USER:SALT$HASH"),
+        ("--rpc-host node:1", "--rpc-host: expected a host name"),
         ("--rpc-whitelist alice", "--rpc-whitelist: expected USER:METHOD"),
         ("--rpc-user alice", "--rpc-user: needs --rpc-password too"),
         ("--rpc-password x", "--rpc-password: needs --rpc-user too"),

@@ -1,0 +1,69 @@
+//! What the methods work on: the parts of a running node.
+
+use super::error::RpcError;
+use crate::chain::ChainHandle;
+use crate::clock::{Clock, OffsetClock};
+use crate::index::{IndexError, IndexView, Indexes};
+use crate::mempool::Mempool;
+use crate::mining::{Miner, Templates};
+use setara_api::error::ErrorCode;
+use setara_core::address::Address;
+use setara_core::network::Network;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// How long a question waits for an index that is behind: at the tip it is a block or two, for moments.
+const INDEX_WAIT: Duration = Duration::from_secs(5);
+
+/// Everything a method may reach.
+pub struct RpcContext {
+    /// The network.
+    pub network: Arc<Network>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// The same clock, where it can be set.
+    pub mock_clock: Option<Arc<OffsetClock>>,
+    /// The chain.
+    pub chain: ChainHandle,
+    /// Transactions and addresses, unless switched off.
+    pub indexes: Option<Arc<Indexes>>,
+    /// Unconfirmed transactions.
+    pub mempool: Arc<Mempool>,
+    /// Whether the last run's mempool has been read back.
+    pub mempool_loaded: Arc<AtomicBool>,
+    /// Templates of blocks.
+    pub templates: Arc<Templates>,
+    /// The built-in miner, if it runs.
+    pub miner: Option<Arc<Miner>>,
+    /// Who is paid by templates for other miners.
+    pub mining_address: Option<Address>,
+    /// Bytes of the database on disk.
+    pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Cancelled when the node is to stop.
+    pub shutdown: CancellationToken,
+}
+
+impl RpcContext {
+    /// Threads of the built-in miner.
+    pub fn miner_threads(&self) -> usize {
+        self.miner.as_ref().map_or(0, |miner| miner.stats().threads)
+    }
+
+    /// What the operator should know.
+    pub fn warnings(&self) -> Vec<String> {
+        self.chain.fault().into_iter().collect()
+    }
+
+    /// The chain and its indexes at one moment; waits a little for indexes that are catching up.
+    pub fn index_view(&self) -> Result<IndexView, RpcError> {
+        let Some(indexes) = &self.indexes else {
+            return Err(RpcError::misc("This node keeps no index (--no-index)"));
+        };
+        indexes.view(INDEX_WAIT).map_err(|error| match error {
+            IndexError::Store(error) => RpcError::new(ErrorCode::DATABASE, format!("Database error: {error}")),
+            other => RpcError::misc(other.to_string()),
+        })
+    }
+}
