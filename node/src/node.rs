@@ -1,13 +1,44 @@
 //! The running node: what is started, in which order, and how it stops.
+//!
+//! ```text
+//!  start                                              task                          stop (reverse)
+//!  1 directory lock, log, signals                     -                             9
+//!  2 RPC server: binds, cookie, answers -28           runtime (tokio)               4 no new calls
+//!  3 endpoints.json                                   -                             3 removed
+//!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
+//!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
+//!  6 indexes                                          "txindex", "addressindex"     6
+//!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
+//!  8 RPC answers                                      runtime                       2
+//!  9 wait: signal, `stop`, or a fault of the chain    main                          1
+//! ```
+//!
+//! Whatever has been acknowledged is on disk before stopping begins; stopping only saves what a restart would have to
+//! repeat. A second signal leaves that out.
 
-use crate::clock::SystemClock;
+use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verifier};
+use crate::clock::{Clock, OffsetClock, SystemClock};
 use crate::config::Config;
-use crate::datadir::{DataDir, DataDirError};
+use crate::datadir::{DataDir, DataDirError, Endpoints};
+use crate::index::Indexes;
+use crate::mempool::{Mempool, Options};
+use crate::mining::{Miner, MinerOptions, Templates};
+use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
+use crate::signals::Stop;
+use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError};
 use crate::{signals, telemetry};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tokio::runtime::Runtime;
 
-/// Why a node could not run.
+/// Time for tasks of the runtime that are left when everything else has stopped.
+const RUNTIME_GRACE: Duration = Duration::from_secs(1);
+
+/// Why a node could not run, or stopped by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The data directory cannot be used.
@@ -21,23 +52,37 @@ pub enum NodeError {
         /// What the system said.
         error: io::Error,
     },
+    /// The RPC server cannot start.
+    #[error(transparent)]
+    Rpc(#[from] StartError),
+    /// The database cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The stored chain cannot be used.
+    #[error(transparent)]
+    Chain(#[from] ChainFault),
+    /// The chain stopped while running.
+    #[error("stopped by a fault: {0}")]
+    Fault(String),
 }
 
-/// Runs a node until a signal stops it.
+fn system(what: &'static str) -> impl Fn(io::Error) -> NodeError {
+    move |error| NodeError::System { what, error }
+}
+
+/// Runs a node until a signal, an RPC call or a fault stops it.
 pub fn run(config: Config) -> Result<(), NodeError> {
     let directory = DataDir::open(&config.data_dir, &config.network.name)?;
     directory.check_space_to_start()?;
-    let clock = Arc::new(SystemClock::new());
-    let log = directory.log();
-    let log = config.log.file.then_some(log.as_path());
-    telemetry::start(config.log.format, &config.log.filter, log, clock)
-        .map_err(|error| NodeError::System { what: "starting the log", error })?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| NodeError::System { what: "starting threads", error })?;
-    let stop = signals::listen(runtime.handle())
-        .map_err(|error| NodeError::System { what: "listening for signals", error })?;
+    let clock = Clocks::new(&config);
+    let log = config.log.file.then(|| directory.log());
+    let logging = telemetry::start(config.log.format, &config.log.filter, log.as_deref(), clock.system.clone())
+        .map_err(system("starting the log"))?;
+    let log_path = log.map(|path| path.display().to_string()).unwrap_or_default();
+    let logging = LogControl::new(Some(logging), log_path);
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
+    let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         network = config.network.name,
@@ -45,7 +90,225 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         data = %directory.path().display(),
         "starting"
     );
-    runtime.block_on(stop.requested.cancelled());
-    tracing::info!("stopped");
-    Ok(())
+
+    let server = runtime.block_on(RpcServer::start(
+        &config.rpc,
+        &directory.cookie(),
+        &config.network,
+        clock.used.clone(),
+        logging,
+        stop.requested.clone(),
+    ))?;
+    let endpoints = Endpoints { pid: std::process::id(), rpc: server.local_addr(), p2p: None };
+    let result = directory.write_endpoints(&endpoints).map_err(NodeError::from).and_then(|()| {
+        tracing::info!(address = %endpoints.rpc, "RPC listens");
+        serve(&config, &directory, &clock, &runtime, &server, &stop)
+    });
+    // Parts that started are stopped by now, whether or not all of them did.
+    runtime.block_on(server.stop());
+    directory.remove_endpoints();
+    runtime.shutdown_timeout(RUNTIME_GRACE);
+    match &result {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::error!(%error, "stopped"),
+    }
+    result
+}
+
+/// The clock that everything uses, and the parts of it that someone needs by itself.
+struct Clocks {
+    system: Arc<dyn Clock>,
+    /// Where blocks are made on demand, time can be too.
+    mock: Option<Arc<OffsetClock>>,
+    used: Arc<dyn Clock>,
+}
+
+impl Clocks {
+    fn new(config: &Config) -> Self {
+        let system: Arc<dyn Clock> = Arc::new(SystemClock::new());
+        let mock = config.network.is_fixed().then(|| Arc::new(OffsetClock::new(system.clone())));
+        let used = mock.clone().map_or_else(|| system.clone(), |mock| mock as Arc<dyn Clock>);
+        Self { system, mock, used }
+    }
+}
+
+/// From opening the database to closing it.
+fn serve(
+    config: &Config,
+    directory: &DataDir,
+    clock: &Clocks,
+    runtime: &Runtime,
+    server: &RpcServer,
+    stop: &Stop,
+) -> Result<(), NodeError> {
+    server.loading("Opening the database…");
+    // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
+    let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
+    let store: Arc<dyn Store> =
+        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?);
+
+    server.loading("Loading the chain…");
+    let known = Arc::new(KnownSignatures::default());
+    let options = ChainOptions {
+        coin_cache_bytes: half,
+        max_reorg: config.max_reorg,
+        space: Some(SpaceCheck::new(directory.path())),
+        directory: directory.path().display().to_string(),
+        ..ChainOptions::default()
+    };
+    let verifier = Verifier::new(config.network.clone(), known.clone(), None);
+    let chain = ChainHandle::start(store.clone(), verifier, options, clock.used.clone())?;
+    let tip = chain.view().info();
+    tracing::info!(height = %tip.height, hash = %tip.hash, "the chain is loaded");
+
+    let parts = Parts::start(config, directory, clock, &store, &chain, known, stop);
+    let result = parts.and_then(|parts| {
+        server.ready(parts.context(config, directory, clock, &chain, stop));
+        let fault = runtime.block_on(wait(&chain, stop));
+        tracing::info!("stopping");
+        parts.stop(directory, stop);
+        fault.map_or(Ok(()), |fault| Err(NodeError::Fault(fault)))
+    });
+    chain.stop();
+    result
+}
+
+/// Until the node is to stop; the fault, if that is why.
+async fn wait(chain: &ChainHandle, stop: &Stop) -> Option<String> {
+    let mut fault = chain.fault_watch();
+    tokio::select! {
+        () = stop.requested.cancelled() => None,
+        found = fault.wait_for(Option::is_some) => match found {
+            Ok(found) => found.clone(),
+            Err(_) => Some("the chain's thread is gone".to_owned()),
+        },
+    }
+}
+
+/// What runs beside the chain.
+struct Parts {
+    mempool: Arc<Mempool>,
+    mempool_loaded: Arc<AtomicBool>,
+    mempool_thread: JoinHandle<()>,
+    indexes: Option<Arc<Indexes>>,
+    templates: Arc<Templates>,
+    miner: Option<Arc<Miner>>,
+}
+
+impl Parts {
+    fn start(
+        config: &Config,
+        directory: &DataDir,
+        clock: &Clocks,
+        store: &Arc<dyn Store>,
+        chain: &ChainHandle,
+        known: Arc<KnownSignatures>,
+        stop: &Stop,
+    ) -> Result<Self, NodeError> {
+        let network = &config.network;
+        let floor = config.mempool.min_relay_fee.sen();
+        let options = Options {
+            max_bytes: usize::try_from(config.mempool.max_bytes).unwrap_or(usize::MAX),
+            relay_floor: floor,
+            expiry_seconds: config.mempool.expiry.as_secs(),
+            ..Options::default()
+        };
+        let mempool = Mempool::new(network.clone(), clock.used.clone(), chain.clone(), known, options);
+        let mempool = Arc::new(mempool);
+        let templates = Templates::new(network.clone(), chain.clone(), mempool.clone(), clock.used.clone());
+        let templates = Arc::new(templates);
+        let indexes = match config.index {
+            true => Some(Indexes::start(store.clone(), chain.clone()).map_err(system("starting the indexes"))?),
+            false => None,
+        };
+        let mine = |payout| {
+            let options = MinerOptions { payout, threads: config.mining.threads };
+            Miner::start(templates.clone(), options).map(Arc::new).map_err(system("starting the miner"))
+        };
+        let miner = config.mining.mine.map(mine).transpose()?;
+        let mempool_loaded = Arc::new(AtomicBool::new(false));
+        let mempool_thread = keep_mempool(mempool.clone(), directory.mempool(), mempool_loaded.clone(), stop.clone())
+            .map_err(system("starting the mempool"))?;
+        let indexes = indexes.map(Arc::new);
+        Ok(Self { mempool, mempool_loaded, mempool_thread, indexes, templates, miner })
+    }
+
+    fn context(
+        &self,
+        config: &Config,
+        directory: &DataDir,
+        clock: &Clocks,
+        chain: &ChainHandle,
+        stop: &Stop,
+    ) -> RpcContext {
+        let database = directory.database();
+        RpcContext {
+            network: config.network.clone(),
+            clock: clock.used.clone(),
+            mock_clock: clock.mock.clone(),
+            chain: chain.clone(),
+            indexes: self.indexes.clone(),
+            mempool: self.mempool.clone(),
+            mempool_loaded: self.mempool_loaded.clone(),
+            templates: self.templates.clone(),
+            miner: self.miner.clone(),
+            mining_address: config.mining.address,
+            disk_bytes: Box::new(move || folder_bytes(&database)),
+            shutdown: stop.requested.clone(),
+        }
+    }
+
+    fn stop(self, directory: &DataDir, stop: &Stop) {
+        if let Some(miner) = &self.miner {
+            miner.stop();
+        }
+        // Whatever ends the node, its threads see the same request.
+        stop.requested.cancel();
+        if self.mempool_thread.join().is_err() {
+            tracing::error!("the mempool's thread panicked");
+        }
+        let loaded = self.mempool_loaded.load(Ordering::SeqCst);
+        // A file that was not read to its end still holds more than memory does.
+        if loaded && !stop.hurried.is_cancelled() {
+            match self.mempool.save(&directory.mempool()) {
+                Ok(transactions) => tracing::info!(transactions, "saved the mempool"),
+                Err(error) => tracing::warn!(%error, "the mempool is not saved"),
+            }
+        }
+        if let Some(indexes) = &self.indexes {
+            indexes.stop();
+        }
+    }
+}
+
+/// The thread that reads the mempool's file back and then keeps the mempool at the tip.
+fn keep_mempool(
+    mempool: Arc<Mempool>,
+    file: PathBuf,
+    loaded: Arc<AtomicBool>,
+    stop: Stop,
+) -> io::Result<JoinHandle<()>> {
+    let stopping = move || stop.requested.is_cancelled();
+    std::thread::Builder::new().name("mempool".to_owned()).spawn(move || {
+        match mempool.load(&file, &stopping) {
+            Ok(found) => {
+                if found.accepted + found.refused + found.expired > 0 {
+                    let (accepted, refused, expired) = (found.accepted, found.refused, found.expired);
+                    tracing::info!(accepted, refused, expired, "read the mempool back");
+                }
+                loaded.store(found.left == 0, Ordering::SeqCst);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the mempool starts empty");
+                loaded.store(true, Ordering::SeqCst);
+            }
+        }
+        mempool.follow(&stopping);
+    })
+}
+
+/// Bytes of the files in a folder that has no folders in it.
+fn folder_bytes(path: &std::path::Path) -> u64 {
+    let files = std::fs::read_dir(path).into_iter().flatten().flatten();
+    files.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum()
 }

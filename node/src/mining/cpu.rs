@@ -98,7 +98,7 @@ pub struct Miner {
     templates: Arc<Templates>,
     started: Duration,
     options: MinerOptions,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Miner {
@@ -114,17 +114,17 @@ impl Miner {
         });
         let started = templates.clock().monotonic();
         // Whatever goes wrong from here on, dropping `miner` stops the threads that exist.
-        let mut miner = Self { shared, templates, started, options, threads: Vec::new() };
+        let mut miner = Self { shared, templates, started, options, threads: Mutex::default() };
         // Two miners that pay the same address must not do the same work.
         let salt: u32 = rand::random();
         for worker in 0..options.threads {
             let shared = miner.shared.clone();
             let worker = u32::try_from(worker).map_err(io::Error::other)?;
             let run = move || work(&shared, salt, worker);
-            miner.threads.push(thread::Builder::new().name(format!("miner-{worker}")).spawn(run)?);
+            miner.threads.get_mut().push(thread::Builder::new().name(format!("miner-{worker}")).spawn(run)?);
         }
         let manager = Manager { shared: miner.shared.clone(), templates: miner.templates.clone(), options };
-        miner.threads.push(thread::Builder::new().name("miner".into()).spawn(move || manager.run())?);
+        miner.threads.get_mut().push(thread::Builder::new().name("miner".into()).spawn(move || manager.run())?);
         Ok(miner)
     }
 
@@ -139,14 +139,10 @@ impl Miner {
     }
 
     /// Stops all threads and waits for them.
-    pub fn stop(mut self) {
-        self.join();
-    }
-
-    fn join(&mut self) {
+    pub fn stop(&self) {
         self.shared.state.lock().stop = true;
         self.shared.set_job(None);
-        for thread in self.threads.drain(..) {
+        for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a miner thread panicked");
             }
@@ -156,7 +152,7 @@ impl Miner {
 
 impl Drop for Miner {
     fn drop(&mut self) {
-        self.join();
+        self.stop();
     }
 }
 
