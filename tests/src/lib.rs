@@ -5,3 +5,4 @@ pub mod crash;
 pub mod oracle;
 pub mod process;
 pub mod purse;
+pub mod wallet;

@@ -272,6 +272,11 @@ impl NodeProcess {
         self.client.as_ref().expect("the node was ready")
     }
 
+    /// The file with this run's credentials.
+    pub fn cookie(&self) -> PathBuf {
+        self.network_dir.join(".cookie")
+    }
+
     /// Calls a method; an error is the caller's to judge.
     pub fn try_call(&self, method: &str, params: Value) -> Result<Value, ClientError> {
         self.client().call(method, params)

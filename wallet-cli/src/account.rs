@@ -5,9 +5,10 @@
 //! addresses is longer than any that a person is likely to leave.
 
 use crate::error::WalletError;
-use crate::keystore::{Chain, KeyPath, Wallet};
+use crate::keystore::{Chain, KeyPath, Keys, Used, Wallet};
 use crate::node::Node;
 use setara_core::address::Address;
+use setara_core::network::Network;
 use std::collections::BTreeMap;
 
 /// Unused addresses in a row after which `restore` stops looking.
@@ -21,6 +22,9 @@ const LOOKAHEAD: u32 = 20;
 
 /// Addresses asked about at a time while restoring.
 const SCAN_STEP: u32 = 100;
+
+/// Used addresses after which a node is not believed any more: a lying one could keep the search going for ever.
+const FOUND_MAX: u32 = 100_000;
 
 /// The addresses that a command watches.
 pub struct AddressBook {
@@ -80,33 +84,50 @@ pub fn note_used(wallet: &mut Wallet, path: KeyPath) -> bool {
     }
 }
 
-/// Looks for used addresses until `gap` unused ones in a row on both chains. How many used ones there are.
-pub fn discover(wallet: &mut Wallet, node: &Node, gap: u32) -> Result<u32, WalletError> {
-    let mut found = 0u32;
+/// What a search for used addresses found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// How many were ever paid.
+    pub addresses: u32,
+    /// Where the next unused ones are.
+    pub used: Used,
+}
+
+/// Looks for used addresses until `gap` unused ones in a row on both chains.
+pub fn discover(keys: &Keys, network: &Network, node: &Node, gap: u32) -> Result<Found, WalletError> {
+    let mut found = Found { addresses: 0, used: Used::default() };
     for chain in [Chain::Receive, Chain::Change] {
         let mut unused = 0u32;
         let mut index = 0u32;
+        let mut next = 0u32;
         while unused < gap {
             let count = SCAN_STEP.min(gap - unused);
-            let paths: Vec<KeyPath> =
-                (index..index.saturating_add(count)).map(|index| KeyPath { chain, index }).collect();
-            let texts: Vec<String> = paths.iter().map(|path| wallet.address_text(*path)).collect();
+            let texts: Vec<String> = (index..index.saturating_add(count))
+                .map(|index| keys.address(KeyPath { chain, index }).to_text(&network.prefix))
+                .collect();
             let mut used = node.ever_paid(&texts)?;
             for delta in node.mempool(&texts)? {
                 if let Some(position) = texts.iter().position(|text| *text == delta.address) {
                     used[position] = true;
                 }
             }
-            for (path, used) in paths.into_iter().zip(used) {
+            for used in used {
+                index = index.saturating_add(1);
                 if used {
-                    note_used(wallet, path);
-                    found = found.saturating_add(1);
+                    found.addresses = found.addresses.saturating_add(1);
+                    next = index;
                     unused = 0;
                 } else {
                     unused = unused.saturating_add(1);
                 }
             }
-            index = index.saturating_add(count);
+            if found.addresses > FOUND_MAX {
+                return Err(WalletError::Untrusted("it calls every address used".into()));
+            }
+        }
+        match chain {
+            Chain::Receive => found.used.receive = next,
+            Chain::Change => found.used.change = next,
         }
     }
     Ok(found)

@@ -4,7 +4,7 @@ use crate::account;
 use crate::args::{Arguments, ChooseNetwork, Command, Global, Send};
 use crate::error::WalletError;
 use crate::history;
-use crate::keystore::{self, Label, Seed, Wallet};
+use crate::keystore::{self, Keys, Label, Seed, Used, Wallet};
 use crate::network;
 use crate::node::Node;
 use crate::output;
@@ -65,7 +65,7 @@ fn create(global: &Global, choose: &ChooseNetwork) -> Result<(), WalletError> {
     if may_ask {
         check_retyped(&words)?;
     }
-    let mut wallet = Wallet::create(&path, password.as_bytes(), seed, network)?;
+    let mut wallet = Wallet::create(&path, password.as_bytes(), seed, network, Used::default())?;
     let address = wallet.next_address()?;
     if global.json {
         return print_json(&json!({ "mnemonic": &*words, "address": address }));
@@ -121,9 +121,10 @@ fn restore(global: &Global, choose: &ChooseNetwork, words: &Source, gap: u32) ->
     node.tip(&network)?;
     let password = Secrets.password(&new_password_source(global))?;
     let seed = Seed::from_words(&Secrets.words(words)?)?;
-    let mut wallet = Wallet::create(&path, password.as_bytes(), seed, network)?;
-    let found = account::discover(&mut wallet, &node, gap)?;
-    wallet.save()?;
+    // Found before anything is written: a search that breaks off leaves no half-restored file behind.
+    let found = account::discover(&Keys::new(&seed), &network, &node, gap)?;
+    let mut wallet = Wallet::create(&path, password.as_bytes(), seed, network, found.used)?;
+    let found = found.addresses;
     let balance = sync::look(&mut wallet, &node)?.balance()?;
     if global.json {
         return print_json(&json!({ "addresses_found": found, "confirmed": balance.confirmed }));

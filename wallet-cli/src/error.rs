@@ -139,6 +139,9 @@ pub enum WalletError {
     /// A send id that names another payment, or one that can no longer happen.
     #[error("{0}")]
     SendId(String),
+    /// This program, or this machine, is at fault.
+    #[error("{0}; nothing was sent. Please report this")]
+    Fault(String),
     /// The user said no.
     #[error("cancelled; nothing was done")]
     Cancelled,
@@ -182,6 +185,7 @@ impl WalletError {
             Self::Untrusted(_) => "node-untrusted",
             Self::Moving => "chain-moving",
             Self::SendId(_) => "send-id",
+            Self::Fault(_) => "fault",
             Self::Cancelled => "cancelled",
             Self::Interrupted => "interrupted",
         }
@@ -208,6 +212,7 @@ impl WalletError {
             | Self::Untrusted(_)
             | Self::Moving
             | Self::SendId(_)
+            | Self::Fault(_)
             | Self::Cancelled => 1,
         }
     }

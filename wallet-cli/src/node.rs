@@ -15,12 +15,16 @@ use setara_core::hash::{BlockHash, TxId};
 use setara_core::height::Height;
 use setara_core::network::Network;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// Calls in one request: far below the server's 1,000, and 100 answers of usual size stay far below 64 MiB.
 const CALLS_PER_BATCH: usize = 100;
 
 /// Addresses in one question; the server takes 1,000.
 const ADDRESSES_PER_CALL: usize = 500;
+
+/// How long to wait for a chain that moves faster than it can be read.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where the node's chain ends, as it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +39,26 @@ pub struct Tip {
 pub struct Node {
     client: Client,
     url: String,
+    patience: Duration,
 }
 
 impl Node {
     /// A node at `url` that wants the credentials in `cookie`. Nothing is sent yet.
     pub fn new(url: &str, cookie: PathBuf) -> Result<Self, WalletError> {
         let client = Client::new(url, Auth::Cookie(cookie)).map_err(|error| WalletError::Usage(error.to_string()))?;
-        Ok(Self { url: client.url().to_owned(), client })
+        Ok(Self { url: client.url().to_owned(), client, patience: PATIENCE })
+    }
+
+    /// The same, asked again for no longer than this when its chain moves.
+    #[must_use]
+    pub const fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// How long its chain may move under a reader.
+    pub const fn patience(&self) -> Duration {
+        self.patience
     }
 
     /// What network the node says it is on: its name and genesis block.

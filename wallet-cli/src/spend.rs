@@ -193,7 +193,7 @@ fn verify(network: &Network, transaction: &Transaction, addresses: &[Address], f
 }
 
 fn own_fault(reason: impl core::fmt::Display) -> WalletError {
-    WalletError::Usage(format!("the transaction came out wrong ({reason}); nothing was sent. Please report this"))
+    WalletError::Fault(format!("the transaction came out wrong ({reason})"))
 }
 
 /// A payment as asked for.

@@ -23,12 +23,13 @@ use setara_core::amount::Amount;
 use setara_core::hash::TxId;
 use setara_core::transaction::{OutPoint, Output, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 /// Confirmations after which a payment's bytes are forgotten: as deep as a coinbase must be on the public networks.
 const FINAL_CONFIRMATIONS: u32 = 100;
 
-/// How often to start over when the tip moves while it is being read.
-const ATTEMPTS: u32 = 5;
+/// Between two attempts when the tip moves while it is being read, or an index of the node's lags behind.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// A confirmed coin of the wallet, its transaction proven.
 #[derive(Debug, Clone, Copy)]
@@ -109,24 +110,24 @@ pub fn now() -> u64 {
     since.map_or(0, |since| since.as_secs())
 }
 
-/// Looks at the chain through `node`. If it moves meanwhile, starts over a few times.
+/// Looks at the chain through `node`. If it moves meanwhile, starts over for as long as the node's patience lasts.
 pub fn look(wallet: &mut Wallet, node: &Node) -> Result<View, WalletError> {
-    let mut last = WalletError::Moving;
-    for _ in 0..ATTEMPTS {
+    let deadline = Instant::now() + node.patience();
+    loop {
         let tip = node.tip(wallet.network())?;
         match look_at(wallet, node, tip) {
             Ok(view) => return Ok(view),
             // A contradiction while the tip stays is a lie; while it moves, it is only news.
             Err(error @ (WalletError::Moving | WalletError::Untrusted(_) | WalletError::Node { .. })) => {
-                if node.tip(wallet.network())? == tip && !matches!(error, WalletError::Moving) {
+                let moved = matches!(error, WalletError::Moving) || node.tip(wallet.network())? != tip;
+                if !moved || Instant::now() >= deadline {
                     return Err(error);
                 }
-                last = error;
             }
             Err(error) => return Err(error),
         }
+        std::thread::sleep(RETRY_PAUSE);
     }
-    Err(last)
 }
 
 fn look_at(wallet: &mut Wallet, node: &Node, tip: Tip) -> Result<View, WalletError> {
@@ -138,13 +139,10 @@ fn look_at(wallet: &mut Wallet, node: &Node, tip: Tip) -> Result<View, WalletErr
         let book = AddressBook::new(wallet);
         let coins = coins(&mut chain, node, &book, tip)?;
         let deltas = node.mempool(book.texts())?;
-        let known: BTreeMap<&str, KeyPath> = book.entries().map(|(text, _, path)| (text, path)).collect();
-        let paid =
-            deltas.iter().filter(|delta| delta.satoshis > 0).filter_map(|delta| known.get(&*delta.address).copied());
-        let used: Vec<KeyPath> = coins.iter().map(|coin| coin.key).chain(paid).collect();
         let before = (wallet.state.next_receive, wallet.state.next_change);
-        for path in used {
-            changed |= account::note_used(wallet, path);
+        // Only what is proven counts: a node must not be able to lead the wallet past the gap by mere words.
+        for coin in &coins {
+            changed |= account::note_used(wallet, coin.key);
         }
         // Money beyond the last address given out: look further still.
         if before == (wallet.state.next_receive, wallet.state.next_change) {

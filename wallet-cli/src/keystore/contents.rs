@@ -47,6 +47,15 @@ pub struct Payment {
     pub time: u64,
 }
 
+/// How many addresses are in use on each chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Receiving addresses below this index.
+    pub receive: u32,
+    /// Change addresses below this index.
+    pub change: u32,
+}
+
 /// The wallet's memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -64,9 +73,10 @@ pub struct State {
 }
 
 impl State {
-    /// Of a new wallet.
-    pub fn new(network: Pinned) -> Self {
-        Self { network, next_receive: 0, next_change: 0, seen_receive: 0, payments: Vec::new() }
+    /// Of a new wallet, or a restored one whose addresses have been looked for.
+    pub fn new(network: Pinned, used: Used) -> Self {
+        let Used { receive, change } = used;
+        Self { network, next_receive: receive, next_change: change, seen_receive: receive, payments: Vec::new() }
     }
 
     /// The payment made under this id.
@@ -116,7 +126,7 @@ mod tests {
     use super::*;
 
     fn sample() -> (Seed, State) {
-        let mut state = State::new(Pinned::BuiltIn("dev".into()));
+        let mut state = State::new(Pinned::BuiltIn("dev".into()), Used::default());
         state.next_receive = 7;
         state.payments.push(Payment {
             id: "invoice 17".into(),

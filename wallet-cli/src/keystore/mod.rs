@@ -10,7 +10,7 @@ mod mnemonic;
 mod slip10;
 
 pub use container::Label;
-pub use contents::{Payment, Pinned, State};
+pub use contents::{Payment, Pinned, State, Used};
 pub use mnemonic::Seed;
 pub use slip10::COIN_TYPE;
 
@@ -51,7 +51,8 @@ pub struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(seed: &Seed) -> Self {
+    /// Of the wallet with this secret.
+    pub fn new(seed: &Seed) -> Self {
         let account = slip10::Node::account(&*seed.expand());
         Self { receive: account.child(0), change: account.child(1) }
     }
@@ -85,9 +86,9 @@ pub struct Wallet {
 }
 
 impl Wallet {
-    /// Makes a new file; an existing one is never replaced.
-    pub fn create(path: &Path, password: &[u8], seed: Seed, network: Network) -> Result<Self, WalletError> {
-        Self::create_with(path, password, seed, network, &mut OsEntropy)
+    /// Makes a new file; an existing one is never replaced. `used` is what a search found, if one was made.
+    pub fn create(path: &Path, password: &[u8], seed: Seed, network: Network, used: Used) -> Result<Self, WalletError> {
+        Self::create_with(path, password, seed, network, used, &mut OsEntropy)
     }
 
     fn create_with(
@@ -95,6 +96,7 @@ impl Wallet {
         password: &[u8],
         seed: Seed,
         network: Network,
+        used: Used,
         entropy: &mut impl Entropy,
     ) -> Result<Self, WalletError> {
         refuse_existing(path)?;
@@ -103,7 +105,7 @@ impl Wallet {
         // Again under the lock: another process may have been first.
         refuse_existing(path)?;
         let label = Label { network: network.name.clone(), genesis: network.genesis_hash() };
-        let state = State::new(network::pin(&network));
+        let state = State::new(network::pin(&network), used);
         let key = SealKey::new(password, entropy)?;
         let keys = Keys::new(&seed);
         let wallet = Self { path: path.to_owned(), label, network, key, seed, keys, state, _lock: lock };
@@ -237,7 +239,8 @@ mod tests {
     }
 
     fn create(path: &Path) -> Wallet {
-        Wallet::create(path, PASSWORD, Seed::from_entropy(&[1; 32]).unwrap(), Network::dev()).unwrap()
+        let seed = Seed::from_entropy(&[1; 32]).unwrap();
+        Wallet::create(path, PASSWORD, seed, Network::dev(), Used::default()).unwrap()
     }
 
     #[test]
@@ -267,7 +270,8 @@ mod tests {
         let path = directory.path().join("wallet");
         drop(create(&path));
         let before = std::fs::read(&path).unwrap();
-        let again = Wallet::create(&path, b"other", Seed::from_entropy(&[2; 32]).unwrap(), Network::dev());
+        let seed = Seed::from_entropy(&[2; 32]).unwrap();
+        let again = Wallet::create(&path, b"other", seed, Network::dev(), Used::default());
         assert_eq!(again.map(|_| ()).unwrap_err().code(), "wallet-exists");
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
@@ -278,7 +282,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("wallet");
         let seed = Seed::from_entropy(&[1; 32]).unwrap();
-        let result = Wallet::create_with(&path, PASSWORD, seed, Network::dev(), &mut Broken);
+        let result = Wallet::create_with(&path, PASSWORD, seed, Network::dev(), Used::default(), &mut Broken);
         assert_eq!(result.map(|_| ()).unwrap_err().code(), "no-randomness");
         assert!(!path.exists());
     }

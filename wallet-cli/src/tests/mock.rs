@@ -80,7 +80,8 @@ impl Mock {
     }
 
     pub(super) fn node(&self) -> Node {
-        Node::new(&self.url, self.directory.path().join("cookie")).unwrap()
+        let cookie = self.directory.path().join("cookie");
+        Node::new(&self.url, cookie).unwrap().with_patience(std::time::Duration::ZERO)
     }
 
     pub(super) fn lie(&self, hook: impl FnMut(&str, &Value, Reply) -> Reply + Send + 'static) {

@@ -6,7 +6,7 @@ mod payments;
 mod restore;
 
 use crate::error::WalletError;
-use crate::keystore::{Chain, KeyPath, Seed, Wallet};
+use crate::keystore::{Chain, KeyPath, Seed, Used, Wallet};
 use crate::random::OsEntropy;
 use crate::spend::{self, Draft, Fee, Order};
 use crate::sync::{self, Balance, View};
@@ -29,7 +29,8 @@ impl Fixture {
     fn new(network: Network) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let seed = Seed::from_entropy(&[3; 32]).unwrap();
-        let wallet = Wallet::create(&directory.path().join("wallet"), b"password", seed, network.clone()).unwrap();
+        let path = directory.path().join("wallet");
+        let wallet = Wallet::create(&path, b"password", seed, network.clone(), Used::default()).unwrap();
         Self { mock: Mock::start(network), wallet, _directory: directory }
     }
 

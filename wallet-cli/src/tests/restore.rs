@@ -1,8 +1,10 @@
 //! WK10: which coins a wallet finds again from its words; and WK3, that the words mean the same everywhere.
 
+use super::mock::Reply;
 use super::{Fixture, STRANGER, coins};
 use crate::account::{self, GAP_DEFAULT};
 use crate::keystore::{Chain, KeyPath, Keys, Seed};
+use serde_json::json;
 use setara_core::network::Network;
 
 /// Pays 5 coins to each of these addresses, then discovers with `gap`: addresses found, and the sum of all coins.
@@ -13,9 +15,11 @@ fn discover(paid: &[(Chain, u32)], gap: u32) -> (u32, u64) {
         fixture.mock.mine(address);
     }
     fixture.mock.mine_many(STRANGER, 3);
-    let found = account::discover(&mut fixture.wallet, &fixture.mock.node(), gap).unwrap();
+    let found = account::discover(fixture.wallet.keys(), &Network::dev(), &fixture.mock.node(), gap).unwrap();
+    fixture.wallet.state.next_receive = found.used.receive;
+    fixture.wallet.state.next_change = found.used.change;
     let balance = fixture.balance();
-    (found, balance.confirmed.sen() + balance.immature.sen())
+    (found.addresses, balance.confirmed.sen() + balance.immature.sen())
 }
 
 #[test]
@@ -50,6 +54,30 @@ fn a_second_copy_of_the_wallet_is_noticed() {
     fixture.mock.mine(further);
     assert_eq!(fixture.balance().immature.sen(), coins(10));
     assert_eq!(fixture.fresh(), fixture.address(Chain::Receive, 31));
+}
+
+/// WK11. A node that calls every address used, or every address paid, leads the wallet nowhere.
+#[test]
+fn a_search_without_end_is_given_up() {
+    let mut fixture = Fixture::dev();
+    fixture.mock.lie(|method, _, reply| match method {
+        "getaddressbalance" => Reply::Result(json!({ "balance": 1, "received": 1 })),
+        _ => reply,
+    });
+    let error = account::discover(fixture.wallet.keys(), &Network::dev(), &fixture.mock.node(), 20).unwrap_err();
+    assert_eq!(error.code(), "node-untrusted");
+    // Unconfirmed payments to ever later addresses are only words.
+    fixture.mock.lie(|method, params, reply| match method {
+        "getaddressmempool" => {
+            let last = params[0]["addresses"].as_array().unwrap().last().unwrap();
+            let txid = setara_core::hash::TxId::from_bytes([1; 32]);
+            Reply::Result(json!([{ "address": last, "txid": txid, "index": 0, "satoshis": 1, "timestamp": 0 }]))
+        }
+        _ => reply,
+    });
+    let before = fixture.wallet.state.clone();
+    let _ = fixture.look();
+    assert_eq!(fixture.wallet.state, before);
 }
 
 #[test]
