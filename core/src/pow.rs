@@ -258,8 +258,8 @@ pub fn asert(
         // A shift beyond the width gives zero.
         product.wrapping_shr(distance)
     };
-    let clamped = value.clamp(U320::ONE, U320::from(limit.0));
-    Target::new(U256::saturating_from(clamped)).unwrap_or(Target::MIN)
+    // Zero is no target: the hardest there is takes its place.
+    Target::new(U256::saturating_from(value.min(U320::from(limit.0)))).unwrap_or(Target::MIN)
 }
 
 #[cfg(test)]

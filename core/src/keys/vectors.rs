@@ -209,40 +209,51 @@ fn torsion_mixes_get_one_verdict_everywhere() {
     assert!(!SignatureCheck { signature: other, ..check }.verify());
 }
 
-/// A generator that always gives the same: what weights must never come from.
-struct Constant;
+/// A generator that gives different numbers so many times, then always the same: what weights must never come from.
+struct Constant {
+    unlike: u8,
+}
 
 impl TryRng for Constant {
     type Error = Infallible;
 
     fn try_next_u32(&mut self) -> Result<u32, Infallible> {
-        Ok(0x0101_0101)
+        let mut bytes = [0; 4];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u32::from_le_bytes(bytes))
     }
 
     fn try_next_u64(&mut self) -> Result<u64, Infallible> {
-        Ok(0x0101_0101_0101_0101)
+        let mut bytes = [0; 8];
+        self.try_fill_bytes(&mut bytes)?;
+        Ok(u64::from_le_bytes(bytes))
     }
 
     fn try_fill_bytes(&mut self, to: &mut [u8]) -> Result<(), Infallible> {
-        to.fill(1);
+        to.fill(1 + self.unlike);
+        self.unlike = self.unlike.saturating_sub(1);
         Ok(())
     }
 }
 
 impl TryCryptoRng for Constant {}
 
-/// CS13: two false signatures whose errors cancel under equal weights. With weights that nobody can foretell they fail,
-/// every time of 100,000; with constant ones they would pass, which shows that the forgery is a real one.
-#[test]
-fn forgeries_that_cancel_need_predictable_weights() {
-    let mut rng = rng(5);
-    let (mut first, s_first) = mixed(&mut rng);
-    let (mut second, s_second) = mixed(&mut rng);
+/// Two false signatures whose errors cancel under equal weights.
+fn cancelling(rng: &mut ChaCha20Rng) -> [SignatureCheck; 2] {
+    let ((mut first, s_first), (mut second, s_second)) = (mixed(rng), mixed(rng));
     first.signature.0[32..].copy_from_slice((s_first + Scalar::ONE).as_bytes());
     second.signature.0[32..].copy_from_slice((s_second - Scalar::ONE).as_bytes());
     assert!(!first.verify() && !second.verify());
-    let pair = [first, second];
-    assert!(batch_holds(&pair, &mut Constant));
+    [first, second]
+}
+
+/// CS13: with weights that nobody can foretell they fail, every time of 100,000; with constant ones they would pass,
+/// which shows that the forgery is a real one.
+#[test]
+fn forgeries_that_cancel_need_predictable_weights() {
+    let mut rng = rng(5);
+    let pair = cancelling(&mut rng);
+    assert!(batch_holds(&pair, &mut Constant { unlike: 0 }));
     assert_eq!(verify_all(&pair, &mut rng), Err(0));
     // Four threads, a stream of weights each.
     std::thread::scope(|scope| {
@@ -253,6 +264,17 @@ fn forgeries_that_cancel_need_predictable_weights() {
             });
         }
     });
+}
+
+/// CS13: a batch that has failed once is not let off because its halves pass by bad luck: single verdicts decide.
+#[test]
+fn a_failed_batch_ends_in_single_verdicts() {
+    let mut rng = rng(6);
+    let mut checks = cancelling(&mut rng).to_vec();
+    checks.extend((0..6).map(|_| mixed(&mut rng).0));
+    // Eight different weights betray the batch; then constant ones hide the pair in the left half.
+    assert!(batch_holds(&checks[..4], &mut Constant { unlike: 0 }));
+    assert_eq!(verify_all(&checks, &mut Constant { unlike: 8 }), Err(0));
 }
 
 /// WK2: a signer takes the secret and the message, nothing else; there is no way to hand it a public key.

@@ -271,6 +271,52 @@ fn noise_is_judged_alike() {
     assert!(read > 1_000, "{read}");
 }
 
+/// Every maximum: at it both decoders accept, one beyond both refuse.
+#[test]
+fn limits_are_where_the_protocol_puts_them() {
+    let mut source = Source(ChaCha20Rng::seed_from_u64(10));
+    let witness =
+        |source: &mut Source| second::Witness { policy: second::Policy::Key(source.array()), ..source.witness() };
+    for (beyond, expected) in [(0, true), (1, false)] {
+        for cuts in [vec![0], vec![1, 2_000], vec![4_096, 0, 0]] {
+            let mut witness = witness(&mut source);
+            let rest = 4_096 + beyond - cuts.iter().sum::<usize>();
+            witness.future = cuts.into_iter().chain([rest]).map(|length| vec![7; length]).collect();
+            assert_eq!(agree(&witness.write(), Reader::witness, self::witness), expected);
+        }
+        for list in 0..3 {
+            let mut witness = second::Witness { future: vec![], ..witness(&mut source) };
+            match list {
+                0 => witness.signatures = vec![source.array(); 64 + beyond],
+                1 => witness.preimages = vec![source.array(); 64 + beyond],
+                _ => witness.future = vec![vec![]; 64 + beyond],
+            }
+            assert_eq!(agree(&witness.write(), Reader::witness, self::witness), expected);
+        }
+        let mut long = source.transaction(1);
+        long.memo = vec![1; 256 + beyond];
+        assert_eq!(agree(&long.write(), Reader::transaction, transaction), expected);
+        let mut long = source.coinbase();
+        long.extra = vec![2; 200 + beyond];
+        assert_eq!(agree(&long.write(), Reader::coinbase, coinbase), expected);
+        // 100,000 bytes in all: kind, height, root, count of three bytes, outputs of 33, extra.
+        let mut large = second::Coinbase { height: 1, outputs: vec![(1, [0; 32]); 3_025], ..source.coinbase() };
+        large.extra.clear();
+        let room = 100_000 - large.write().len();
+        large.extra = vec![3; room + beyond];
+        assert_eq!(agree(&large.write(), Reader::coinbase, coinbase), expected);
+        // 64 nodes, 8 levels, 63 children.
+        let leaf = second::Policy::After(1);
+        let wide = second::Policy::Threshold(1, vec![leaf.clone(); 63 + beyond]);
+        assert_eq!(agree(&wide.write(), Reader::policy, policy), expected);
+        let half = second::Policy::Threshold(1, vec![leaf.clone(); 31]);
+        let split = vec![half, leaf.clone(), second::Policy::Threshold(1, vec![leaf.clone(); 29 + beyond])];
+        assert_eq!(agree(&second::Policy::Threshold(1, split).write(), Reader::policy, policy), expected);
+        let deep = (0..7 + beyond).fold(leaf, |inner, _| second::Policy::Threshold(1, vec![inner]));
+        assert_eq!(agree(&deep.write(), Reader::policy, policy), expected);
+    }
+}
+
 /// A draft without inputs, outputs or witnesses decodes alone, for tools that build one; never in a block.
 #[test]
 fn drafts_stand_alone_only() {
