@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// (Bitcoin Core's `MAX_CONSECUTIVE_FAILURES`).
 const MISFITS_MAX: u32 = 1_000;
 
+/// Entries described under one lock: a few milliseconds.
+const LISTED_AT_ONCE: usize = 512;
+
 /// Blocks' worth of waiting transactions that an estimate looks at: bounds the walk.
 const DEPTH_BLOCKS_MAX: u64 = 12;
 
@@ -162,12 +165,16 @@ impl Mempool {
         self.read(|inner| inner.entry_info(inner.graph.id_of(txid)?))
     }
 
-    /// Every transaction and its place, in order of entering.
+    /// Every transaction and its place, in order of entering. Looked up in parts, so that a full mempool is not locked
+    /// for the whole of it: what leaves meanwhile is left out.
     pub fn entries(&self) -> Vec<EntryInfo> {
-        self.read(|inner| {
-            let ids: Vec<Id> = inner.graph.iter().map(|(id, _)| id).collect();
-            ids.into_iter().filter_map(|id| inner.entry_info(id)).collect()
-        })
+        let ids: Vec<Id> = self.read(|inner| inner.graph.iter().map(|(id, _)| id).collect());
+        let mut entries = Vec::with_capacity(ids.len());
+        for part in ids.chunks(LISTED_AT_ONCE) {
+            let inner = self.inner.lock();
+            entries.extend(part.iter().filter_map(|id| inner.entry_info(*id)));
+        }
+        entries
     }
 
     /// Everything unconfirmed that it depends on, without itself; `None` if it is not here.

@@ -18,6 +18,7 @@ use setara_core::block::{Block, Header};
 use setara_core::hash::BlockHash;
 use setara_core::nonce::find_nonce;
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
@@ -167,6 +168,7 @@ impl Manager {
         let clock = self.templates.clock().clone();
         let mut tip = self.templates.tip();
         let mut tip_since = clock.monotonic();
+        let mut failing = None;
         loop {
             let view = self.templates.chain().view();
             if view.tip.hash() != tip {
@@ -179,9 +181,15 @@ impl Manager {
                 continue;
             }
             let template = match self.templates.build(self.options.payout) {
-                Ok(template) => template,
+                Ok(template) => {
+                    failing = None;
+                    template
+                }
                 Err(error) => {
-                    tracing::warn!(%error, "no block template, mining waits");
+                    // Once per kind: a launch may be days away.
+                    if failing.replace(mem::discriminant(&error)) != Some(mem::discriminant(&error)) {
+                        tracing::warn!(%error, "no block template, mining waits");
+                    }
                     if self.pause(RETRY_PAUSE) {
                         return;
                     }
