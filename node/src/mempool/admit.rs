@@ -261,9 +261,9 @@ impl Mempool {
     /// A smaller witness takes the place of a larger one. Its time stays, so that shrinking does not prolong a stay.
     fn swap(&self, inner: &mut Inner, id: Id, mut entry: Entry) {
         let Some(node) = inner.graph.node(id) else { return };
+        entry.time = node.entry.time;
         if node.entry.watched {
             let (feerate, entered) = (node.entry.feerate(), node.entry.tip_height.get());
-            entry.time = node.entry.time;
             inner.estimator.forget(feerate, entered);
         }
         entry.watched = false;

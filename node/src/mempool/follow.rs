@@ -88,7 +88,15 @@ impl Mempool {
     }
 
     fn way(&self, view: &View, cursor: BlockHash, idle: bool) -> Result<Way, StoreError> {
-        let updates = view.updates_since(cursor)?;
+        let mut updates = view.updates_since(cursor)?;
+        // Told in pieces when it is long: every reverted block counts, however far down.
+        while let (true, Some(lowest)) = (updates.more && updates.apply.is_empty(), updates.revert.last()) {
+            let row = view.header(lowest)?;
+            let row = row.ok_or_else(|| StoreError::corrupt(format!("block {lowest} is not known")))?;
+            let rest = view.updates_since(row.header.previous)?;
+            updates.revert.extend(rest.revert);
+            (updates.apply, updates.more) = (rest.apply, rest.more);
+        }
         let body = |hash: &BlockHash| -> Result<Block, StoreError> {
             view.block(hash)?.ok_or_else(|| StoreError::corrupt(format!("the body of block {hash} is missing")))
         };

@@ -1,6 +1,7 @@
 //! After any reorganisation the mempool is the one that starting from nothing would give.
 
 use super::{Lab, Purse, outputs};
+use crate::chain::UPDATES_MAX;
 use crate::mempool::Options;
 use crate::testing::{ChainBuilder, address, coins, key, policy, sign};
 use rand::rngs::StdRng;
@@ -240,4 +241,25 @@ fn a_long_way_leads_to_the_same_place() {
     switch(&mut lab, branch);
     let now: BTreeSet<_> = lab.txids().into_iter().collect();
     assert_eq!(now, [&mined, &winner, &stay, &child].map(|transaction| transaction.txid()).into());
+}
+
+/// MP10: a way back of more blocks than the chain tells in one piece: the lowest of them count like the others.
+#[test]
+fn nothing_is_forgotten_below_a_very_long_way_back() {
+    let mut lab = Lab::new(6);
+    let mined = lab.pay(&[lab.purse(1)], 2, 10_000);
+    let first = lab.mine(vec![mined.clone()]);
+    for _ in 0..=UPDATES_MAX {
+        lab.mine(Vec::new());
+    }
+    let outpoint = setara_core::transaction::OutPoint::new(first.coinbase.txid(), 0);
+    let gone = lab.pay(&[(outpoint, lab.builder.coins[&outpoint])], 1, 10_000);
+    let child = lab.pay(&outputs(&mined)[..1], 1, 10_000);
+    for transaction in [&gone, &child] {
+        lab.accept(transaction);
+    }
+    lab.chain.invalidate(first.hash()).unwrap();
+    assert_eq!(lab.chain.view().tip.height().get(), 1);
+    assert_eq!(lab.txids(), [mined.txid(), child.txid()]);
+    assert_eq!(lab.templates.build(address(0)).unwrap().transactions.len(), 2);
 }
