@@ -162,9 +162,14 @@ impl ChainCore {
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
+            // Only what its header commits to is held: another body must not take the true one's place. Nothing is marked.
+            let checked = self.verifier.check(block).map_err(|error| match error.class() {
+                Class::Mutated => SubmitError::Mutated(error),
+                _ => SubmitError::Invalid(error),
+            })?;
             let ripe = u64::from(header.time).saturating_sub(u64::from(self.network.max_future_seconds));
-            let size = codec::encode(&block).len() as u64;
-            self.early.hold(ripe, block, size);
+            let size = checked.size();
+            self.early.hold(ripe, checked.into_block(), size);
             return Err(SubmitError::Early(error));
         }
         if origin == Origin::Unrequested && !self.is_worth_keeping(&state) {

@@ -266,17 +266,26 @@ impl Writer {
     }
 
     fn serve(&mut self) {
+        let mut ticked = self.clock.monotonic();
         while !self.stopping.load(Ordering::SeqCst) {
             if let Some((blocks, reply)) = self.loads.pop_front() {
                 self.load(blocks, &reply);
                 continue;
             }
-            match self.queue.recv_timeout(TICK) {
+            let next = self.queue.recv_timeout(TICK);
+            let idle = next.is_err();
+            match next {
                 Ok(Command::Load(blocks, reply)) => self.loads.push_back((blocks, reply)),
                 Ok(command) => handle(&mut self.core, command, &*self.clock),
-                // After a fault there is nothing to do but to say so to whoever asks.
-                Err(RecvTimeoutError::Timeout) => drop(self.core.tick(read(&*self.clock))),
+                Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
+            }
+            let now = read(&*self.clock);
+            // Also when commands come without a pause.
+            if idle || now.monotonic.saturating_sub(ticked) >= TICK {
+                ticked = now.monotonic;
+                // After a fault there is nothing to do but to say so to whoever asks.
+                drop(self.core.tick(now));
             }
             self.start_audit();
         }

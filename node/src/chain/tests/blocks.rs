@@ -158,6 +158,10 @@ fn pt5_early_blocks_are_held_back() {
         let refused = rig.core.submit(block.clone(), Origin::Wanted, early);
         assert!(matches!(refused, Err(SubmitError::Early(RuleError::TimeTooNew { .. }))));
     }
+    // The same header with another body is not held in its place.
+    let mut forged = block.clone();
+    forged.coinbase.extra.push(1);
+    assert!(matches!(rig.core.submit(forged, Origin::Wanted, early), Err(SubmitError::Mutated(_))));
     assert_eq!((rig.core.early_blocks(), rig.core.is_bad(&block.hash())), (1, None));
     rig.core.tick(early).unwrap();
     assert_eq!(rig.core.tip().height(), testing::height(0));
