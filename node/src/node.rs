@@ -154,6 +154,7 @@ fn serve(
         max_reorg: config.max_reorg,
         space: Some(SpaceCheck::new(directory.path())),
         directory: directory.path().display().to_string(),
+        stop: stop.requested.clone(),
         ..ChainOptions::default()
     };
     let verifier = Verifier::new(config.network.clone(), known.clone(), None);

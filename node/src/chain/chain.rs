@@ -29,6 +29,7 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// Blocks further ahead of the tip than this are not kept unless asked for: two days at ten minutes, as in Core.
 const AHEAD_BLOCKS_MAX: u32 = 288;
@@ -66,6 +67,8 @@ pub struct ChainOptions {
     pub space: Option<SpaceCheck>,
     /// Name of the data directory, for errors.
     pub directory: String,
+    /// When the node is to stop: a long reorganisation then ends between two blocks, and the next start goes on with it.
+    pub stop: CancellationToken,
 }
 
 impl Default for ChainOptions {
@@ -76,6 +79,7 @@ impl Default for ChainOptions {
             flush_interval: Duration::from_secs(60),
             space: None,
             directory: "the data directory".to_owned(),
+            stop: CancellationToken::new(),
         }
     }
 }
@@ -284,8 +288,13 @@ impl ChainCore {
         if let Some(error) = self.audits.reason(id) {
             return Err(SubmitError::SetAside(error.clone()));
         }
-        let active = self.active.get(node.height().get() as usize) == Some(&id);
-        Ok(if active { Accepted::Connected } else { Accepted::SideBranch })
+        if self.is_active(id) {
+            Ok(Accepted::Connected)
+        } else if self.is_interrupted() {
+            Err(SubmitError::Stopping)
+        } else {
+            Ok(Accepted::SideBranch)
+        }
     }
 
     /// Takes blocks in bulk, parents first: checked ahead on all workers, flushed late. `between` runs after each
@@ -382,7 +391,13 @@ impl ChainCore {
     /// Chooses the best branch anew, after marks have changed.
     pub(super) fn reactivate(&mut self, now: Now) -> Result<(), SubmitError> {
         self.tree.refresh();
-        self.activate(now).and_then(|()| self.flush(now)).map_err(|fault| self.fail(fault))
+        self.activate(now).and_then(|()| self.flush(now)).map_err(|fault| self.fail(fault))?;
+        if self.is_interrupted() { Err(SubmitError::Stopping) } else { Ok(()) }
+    }
+
+    /// Whether a better branch was left for the next start.
+    fn is_interrupted(&self) -> bool {
+        self.options.stop.is_cancelled() && self.tree.best().is_some_and(|best| best != self.tip_id())
     }
 
     /// The tip of the active chain.

@@ -79,7 +79,7 @@ impl ChainCore {
         core.publish()?;
         // Blocks whose bodies were stored but that a crash kept from being connected.
         match core.reactivate(now) {
-            Ok(()) => {}
+            Ok(()) | Err(SubmitError::Stopping) => {}
             Err(SubmitError::Fault(fault)) => return Err(fault),
             Err(error) => return Err(damaged(error.to_string())),
         }

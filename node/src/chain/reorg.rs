@@ -2,7 +2,8 @@
 //!
 //! Any depth in bounded memory: only ids are planned, each step reads its own block, and changes are flushed whenever
 //! they fill their share of memory. Every flush leaves a valid chain on disk, so a crash in the middle is nothing
-//! special: the next start finds a lower tip and a better branch.
+//! special: the next start finds a lower tip and a better branch. So does a stop, which ends a long way between two
+//! blocks.
 
 use super::chain::{ChainCore, Now};
 use super::failpoint;
@@ -12,6 +13,8 @@ use setara_core::consensus::{Class, RuleError};
 
 /// Reverting this many blocks is no accident of propagation: the operator should look (exchanges wait for six).
 const ALARM_DEPTH: usize = 6;
+/// A way of up to this many blocks is gone to its end even when the node is to stop: it takes a second or two.
+const UNINTERRUPTED_BLOCKS: usize = 64;
 
 struct Plan {
     /// Blocks of the active chain to take back.
@@ -37,7 +40,11 @@ impl ChainCore {
             if !self.may_reorganise(&plan) {
                 continue;
             }
+            let long = plan.revert + plan.apply.len() > UNINTERRUPTED_BLOCKS;
             for _ in 0..plan.revert {
+                if long && self.options.stop.is_cancelled() {
+                    return Ok(());
+                }
                 self.revert_tip()?;
                 self.flush_if_due(now)?;
             }
@@ -45,6 +52,9 @@ impl ChainCore {
                 failpoint::pass(failpoint::MID_REORG);
             }
             while let Some(id) = plan.apply.pop() {
+                if long && self.options.stop.is_cancelled() {
+                    return Ok(());
+                }
                 self.make_space_for(id, now)?;
                 match self.connect_tip(id) {
                     Ok(()) => {}

@@ -196,6 +196,25 @@ fn st9_max_reorg_is_kept() {
     rig.assert_is(&near);
 }
 
+/// A stop does not wait for a long reorganisation; the next start goes on with it.
+#[test]
+fn chain_a_stop_ends_a_long_reorganisation_between_two_blocks() {
+    let network = quick_network();
+    let base = ChainBuilder::new(&network);
+    let options = small();
+    let stop = options.stop.clone();
+    let mut rig = Rig::with(&network, MemoryStore::new(), testing::verifier(&network), options).unwrap();
+    let mut ours = fork(&base, 1);
+    submit_all(&mut rig, &ours.mine_empty(40));
+    let mut theirs = fork(&base, 2);
+    let blocks = theirs.mine_empty(41);
+    submit_all(&mut rig, &blocks[..40]);
+    stop.cancel();
+    assert_eq!(rig.submit(&blocks[40]), Err(SubmitError::Stopping));
+    rig.assert_is(&ours);
+    rig.reopen().assert_is(&theirs);
+}
+
 #[test]
 fn chain_children_before_parents_are_not_kept() {
     let network = quick_network();
