@@ -9,6 +9,7 @@ pub mod genesis;
 pub mod index;
 pub mod mempool;
 pub mod mining;
+#[cfg(feature = "rocksdb")]
 pub mod node;
 pub mod rpc;
 pub mod signals;
