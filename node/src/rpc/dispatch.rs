@@ -179,6 +179,10 @@ impl Dispatcher {
     }
 
     fn context(&self) -> Result<&Arc<RpcContext>, RpcError> {
+        // What is taken after the mempool was saved would be acknowledged and lost.
+        if self.shutdown.is_cancelled() {
+            return Err(stopping());
+        }
         self.context.get().ok_or_else(|| RpcError::new(ErrorCode::WARM_UP, self.loading.lock().clone()))
     }
 
@@ -260,9 +264,7 @@ impl Dispatcher {
         let _active = self.enter(call.method.name);
         tokio::select! {
             outcome = wait(context, call.args.clone()) => outcome,
-            () = self.shutdown.cancelled() => {
-                Err(RpcError::new(ErrorCode::LIMIT_EXCEEDED, "The node is stopping"))
-            }
+            () = self.shutdown.cancelled() => Err(stopping()),
         }
     }
 
@@ -347,6 +349,10 @@ impl std::io::Write for Bounded {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+fn stopping() -> RpcError {
+    RpcError::new(ErrorCode::LIMIT_EXCEEDED, "The node is stopping")
 }
 
 fn too_large() -> RpcError {

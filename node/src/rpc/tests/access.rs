@@ -330,6 +330,9 @@ fn rpc_stop_answers_and_stops() {
     let mut node = node(|_| {});
     assert_eq!(node.ask("stop", Value::Null), "Setara node stopping");
     assert!(node.shutdown.is_cancelled());
+    // Nothing that reaches the chain or the mempool is taken any more.
+    let refused = node.client().call("getblockcount", json!([])).unwrap_err();
+    assert!(refused.is_rpc(setara_api::error::ErrorCode::LIMIT_EXCEEDED), "{refused}");
     let start = std::time::Instant::now();
     node.stop();
     assert!(start.elapsed() < DEADLINE);
