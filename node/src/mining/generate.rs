@@ -87,6 +87,8 @@ fn work(template: &Template, tries: &mut u64, stop: &dyn Fn() -> bool) -> Result
         let nonces: RangeInclusive<u32> = start..=last;
         *tries -= step;
         if let Some(nonce) = find_nonce(&template.header, template.target, nonces) {
+            // What was allowed for this step but not needed is left for the next block.
+            *tries = tries.saturating_add(u64::from(last.saturating_sub(nonce)));
             return Ok(Header { nonce, ..template.header });
         }
         start = last.checked_add(1).ok_or(GenerateError::Exhausted)?;
