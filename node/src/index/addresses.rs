@@ -34,8 +34,8 @@ const PREFIX_BYTES: usize = 1 + 32;
 pub struct AddressTotals {
     /// What it holds.
     pub balance: Amount,
-    /// All that was ever paid to it, change included.
-    pub received: Amount,
+    /// All that was ever paid to it in sen, change included: no coin bounds it, the same money can come again and again.
+    pub received: u128,
     /// Transactions that pay it or spend from it.
     pub transactions: u64,
 }
@@ -61,16 +61,19 @@ pub struct HistoryRow {
 }
 
 impl Codec for AddressTotals {
-    const MIN_SIZE: u64 = 3;
+    const MIN_SIZE: u64 = 4;
 
     fn write(&self, writer: &mut Writer) {
         self.balance.write(writer);
-        self.received.write(writer);
+        writer.u64((self.received >> 64) as u64);
+        writer.u64(self.received as u64);
         writer.u64(self.transactions);
     }
 
     fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
-        Ok(Self { balance: Amount::read(reader)?, received: Amount::read(reader)?, transactions: reader.u64()? })
+        let balance = Amount::read(reader)?;
+        let received = u128::from(reader.u64()?) << 64 | u128::from(reader.u64()?);
+        Ok(Self { balance, received, transactions: reader.u64()? })
     }
 }
 
@@ -148,7 +151,7 @@ impl AddressIndex {
             }
             for (address, amount) in &entry.received {
                 let totals = rows.totals.get(rows.store, address)?;
-                totals.received = totals.received.checked_add(*amount).ok_or_else(|| damaged(address))?;
+                totals.received = totals.received.checked_add(amount.sen().into()).ok_or_else(|| damaged(address))?;
                 totals.balance = totals.balance.checked_add(*amount).ok_or_else(|| damaged(address))?;
             }
             for (address, amount) in &entry.spent {
@@ -177,7 +180,7 @@ impl AddressIndex {
             for (address, amount) in &entry.received {
                 let totals = rows.totals.get(rows.store, address)?;
                 totals.balance = totals.balance.checked_sub(*amount).ok_or_else(|| damaged(address))?;
-                totals.received = totals.received.checked_sub(*amount).ok_or_else(|| damaged(address))?;
+                totals.received = totals.received.checked_sub(amount.sen().into()).ok_or_else(|| damaged(address))?;
             }
             for address in &entry.addresses {
                 rows.batch.delete(Column::AddressIndex, &history_key(address, height, entry.position));

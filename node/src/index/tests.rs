@@ -17,7 +17,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 struct Naive {
     places: BTreeMap<TxId, (u32, u32)>,
     history: BTreeMap<Address, Vec<(u32, u32)>>,
-    received: BTreeMap<Address, u64>,
+    received: BTreeMap<Address, u128>,
     coins: BTreeMap<Address, BTreeMap<setara_core::transaction::OutPoint, u64>>,
 }
 
@@ -55,7 +55,7 @@ impl Naive {
         }
         for (index, output) in (0..).zip(outputs).filter(|(_, output)| !output.amount.is_zero()) {
             touched.insert(output.address);
-            *self.received.entry(output.address).or_default() += output.amount.sen();
+            *self.received.entry(output.address).or_default() += u128::from(output.amount.sen());
             let outpoint = setara_core::transaction::OutPoint::new(txid, index);
             self.coins.entry(output.address).or_default().insert(outpoint, output.amount.sen());
         }
@@ -81,7 +81,7 @@ fn assert_agrees(indexes: &Indexes, forgotten: &[TxId]) {
         let found: Vec<_> = index.address_history(address, first, last).map(Result::unwrap).collect();
         assert_eq!(found.iter().map(|row| (row.height.get(), row.position)).collect::<Vec<_>>(), *rows);
         let totals = index.address_totals(address).unwrap();
-        assert_eq!(totals.received.sen(), naive.received[address]);
+        assert_eq!(totals.received, naive.received[address]);
         assert_eq!(totals.transactions, rows.len() as u64);
         let coins: BTreeMap<_, _> = index
             .address_coins(address, None)
@@ -157,5 +157,40 @@ fn a_stopped_index_says_so_instead_of_answering() {
     builder.mine_empty(1).into_iter().for_each(|block| assert_eq!(chain.submit(block), Ok(Accepted::Connected)));
     let error = indexes.view(Duration::ZERO).err().unwrap();
     assert!(matches!(error, IndexError::Behind { at, tip, .. } if at < tip), "{error}");
+    chain.stop();
+}
+
+/// The sum of all that an address ever received has no bound: one that pays its change to itself passes 2^64 sen soon.
+#[test]
+fn an_address_may_receive_more_than_there_is() {
+    let most = testing::coins(80_000_000);
+    let network = testing::network(|parameters| {
+        parameters.maturity = 1;
+        parameters.supply_cap = testing::coins(90_000_000);
+        parameters.allocations = vec![setara_core::transaction::Output { amount: most, address: testing::address(1) }];
+    });
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = Arc::new(ManualClock::new(u64::from(network.genesis_time) + 100_000));
+    let chain = testing::start(&network, store.clone(), clock);
+    let indexes = Indexes::start(store, chain.clone()).unwrap();
+    let mut builder = ChainBuilder::new(&network);
+    let (mut outpoint, mut coin) = builder.spendable()[0];
+    let mut received = u128::from(most.sen());
+    let mut transactions = Vec::new();
+    while received <= u128::from(u64::MAX) {
+        let transaction = builder.spend(&[(outpoint, coin)], &[(testing::address(1), coin.output.amount)]);
+        outpoint = setara_core::transaction::OutPoint::new(transaction.txid(), 0);
+        coin.output = transaction.outputs[0];
+        received += u128::from(coin.output.amount.sen());
+        transactions.push(transaction);
+    }
+    let block = builder.mine(transactions);
+    assert_eq!(chain.submit(block.clone()), Ok(Accepted::Connected));
+    let totals = indexes.view(DEADLINE).unwrap().address_totals(&testing::address(1)).unwrap();
+    assert_eq!((totals.received, totals.balance), (received, most));
+    chain.invalidate(block.hash()).unwrap();
+    let totals = indexes.view(DEADLINE).unwrap().address_totals(&testing::address(1)).unwrap();
+    assert_eq!((totals.received, totals.balance), (u128::from(most.sen()), most));
+    indexes.stop();
     chain.stop();
 }
