@@ -14,6 +14,7 @@ use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::block::Block;
 use setara_core::codec::{decode, encode};
+use setara_core::consensus::header_is_early;
 use setara_core::hash::BlockHash;
 use std::sync::Arc;
 use std::time::Duration;
@@ -190,7 +191,11 @@ fn proposal(context: &RpcContext, args: &Args) -> Outcome {
         return answer(&"inconclusive-not-best-prevblk");
     }
     match context.chain.check_proposal(&block) {
-        Ok(()) => answer(&Value::Null),
+        // Submitted, it would be held back.
+        Ok(()) => match header_is_early(&context.network, &block.header, context.clock.unix_seconds()) {
+            Ok(()) => answer(&Value::Null),
+            Err(rule) => answer(&rule.code()),
+        },
         Err(error) => verdict(error),
     }
 }

@@ -140,6 +140,9 @@ fn rpc_blocks_are_judged_in_bip_22_words() {
     let mut overpaid = builder.build(vec![]);
     overpaid.coinbase.outputs[0].amount = testing::coins(7);
     assert_eq!(propose(&testing::seal(overpaid)), "bad-cb-amount");
+    let mut far = builder.build(vec![]);
+    far.header.time = u32::MAX;
+    assert_eq!(propose(&testing::seal(far)), "time-too-new");
     assert_eq!(node.refused("getblocktemplate", json!([{"mode": "proposal"}])).0, -3);
     assert_eq!(node.refused("getblocktemplate", json!([{"mode": "x"}])).0, -8);
     assert_eq!(node.refused("getblocktemplate", json!([{"longpollid": "é".repeat(40)}])).0, -8);
