@@ -67,7 +67,7 @@ pub struct ChainOptions {
     pub space: Option<SpaceCheck>,
     /// Name of the data directory, for errors.
     pub directory: String,
-    /// When the node is to stop: a long reorganisation then ends between two blocks, and the next start goes on with it.
+    /// When the node is to stop: a long reorganisation then ends between two blocks, and the next start goes on.
     pub stop: CancellationToken,
 }
 
@@ -166,7 +166,8 @@ impl ChainCore {
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
-            // Only what its header commits to is held: another body must not take the true one's place. Nothing is marked.
+            // Only what its header commits to is held: another body must not take the true one's place. Nothing is
+            // marked.
             let checked = self.verifier.check(block).map_err(|error| match error.class() {
                 Class::Mutated => SubmitError::Mutated(error),
                 _ => SubmitError::Invalid(error),
