@@ -114,6 +114,7 @@ pub struct ChainBuilder {
     /// In the next coinbase: tells forks apart.
     pub extra: Vec<u8>,
     owners: BTreeMap<Address, u32>,
+    history: bool,
 }
 
 impl ChainBuilder {
@@ -132,7 +133,13 @@ impl ChainBuilder {
             payout: address(0),
             extra: Vec::new(),
             owners: (0..64).map(|number| (address(number), number)).collect(),
+            history: true,
         }
+    }
+
+    /// Whether blocks and deltas are kept: a long benchmark has no use for them.
+    pub fn keep_history(&mut self, keep: bool) {
+        self.history = keep;
     }
 
     /// Hash of the tip.
@@ -187,8 +194,10 @@ impl ChainBuilder {
         self.coins.extend(delta.created().iter().copied());
         self.lattice.apply(&delta.lattice_changes()).expect("the builder's coins are right");
         self.state = apply(&delta, self.lattice.root());
-        self.deltas.push(delta);
-        self.blocks.push(block.clone());
+        if self.history {
+            self.deltas.push(delta);
+            self.blocks.push(block.clone());
+        }
         Ok(())
     }
 
