@@ -16,10 +16,14 @@
 
 use crate::address::Address;
 use crate::codec::{Codec, CodecError, Reader, Writer};
-use crate::hash::{sha256, tagged};
+use crate::hash::{TaggedHasher, sha256};
 use crate::keys::{PublicKey, Signature};
 use crate::limits::{FUTURE_TAG_MIN, POLICY_DEPTH_MAX, POLICY_NODES_MAX, THRESHOLD_CHILDREN_MAX};
 use crate::transaction::Witness;
+use std::sync::LazyLock;
+
+/// A hasher that has consumed the tag of addresses.
+static POLICY: LazyLock<TaggedHasher> = LazyLock::new(|| TaggedHasher::new("setara/policy"));
 
 const TAG_KEY: u8 = 0;
 const TAG_THRESHOLD: u8 = 1;
@@ -78,7 +82,9 @@ impl SpendPolicy {
             }
             leaf => leaf.write_to(&mut writer),
         }
-        tagged("setara/policy", &[writer.as_slice()]).into()
+        let mut hasher = POLICY.clone();
+        hasher.update(writer.as_slice());
+        hasher.finish().into()
     }
 
     /// Appends the encoding.

@@ -5,11 +5,17 @@
 use crate::address::Address;
 use crate::amount::Amount;
 use crate::codec::{Codec, CodecError, Reader, Writer, encode};
-use crate::hash::{BlockHash, Hash256, TxId, WtxId, sha256, sha256d, tagged};
+use crate::hash::{BlockHash, Hash256, TaggedHasher, TxId, WtxId, sha256, sha256d};
 use crate::height::Height;
 use crate::keys::Signature;
 use crate::limits;
 use crate::policy::{self, SpendPolicy};
+use std::sync::LazyLock;
+
+/// A hasher that has consumed the tag of signed messages.
+static SIGHASH: LazyLock<TaggedHasher> = LazyLock::new(|| TaggedHasher::new("setara/sighash/1"));
+/// Scope of a bare key: its path is empty.
+static BARE_SCOPE: LazyLock<[u8; 32]> = LazyLock::new(|| sha256(&[]));
 
 /// First byte of a coinbase.
 const KIND_COINBASE: u8 = 0;
@@ -211,8 +217,12 @@ impl SigningContext {
     /// What the key at `path` of the policy of input `input_index` signs. A path is the 0-based child positions from
     /// the root to the key, `Opaque` siblings counted, one byte each; empty for a bare key.
     pub fn message(&self, input_index: u32, path: &[u8]) -> [u8; 32] {
-        let scope = sha256(path);
-        *tagged("setara/sighash/1", &[&self.prefix, &input_index.to_le_bytes(), &scope]).as_bytes()
+        let scope = if path.is_empty() { *BARE_SCOPE } else { sha256(path) };
+        let mut hasher = SIGHASH.clone();
+        hasher.update(&self.prefix);
+        hasher.update(&input_index.to_le_bytes());
+        hasher.update(&scope);
+        *hasher.finish().as_bytes()
     }
 }
 

@@ -29,6 +29,8 @@ const SLOT_BYTES: usize = size_of::<(OutPoint, Entry)>() + 1;
 const fn entries_of(slots: usize) -> usize {
     slots / 8 * 7
 }
+/// Bytes of a stored coin's key and value, at most.
+const COIN_ROW_BYTES: usize = 36 + 9 + 32 + 5 + 1;
 /// Least table, whatever the budget.
 const SLOTS_MIN: usize = 1 << 10;
 /// Changed outpoints remembered one by one; past that, a flush walks the whole table.
@@ -196,6 +198,7 @@ impl CoinCache {
         // In key order the store's memory table is filled several times faster.
         rows.sort_unstable_by_key(|(outpoint, _)| **outpoint);
         rows.dedup_by_key(|(outpoint, _)| *outpoint);
+        batch.reserve(rows.len() * COIN_ROW_BYTES);
         for (outpoint, coin) in rows {
             batch.put_coin(outpoint, coin);
         }

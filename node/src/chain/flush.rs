@@ -10,7 +10,7 @@ use super::chain::{ChainCore, Now};
 use super::failpoint;
 use super::tree::NodeId;
 use super::view::{ChainTip, TipStatus, View};
-use crate::store::schema::{self, PutRows, flags};
+use crate::store::schema::{PutRows, flags};
 use crate::store::{Batch, Column, Durability, StoreError};
 use setara_core::codec;
 use setara_core::consensus::BlockDelta;
@@ -23,6 +23,8 @@ use std::time::Duration;
 
 /// Bytes of bodies and undo records that are collected before they are written ahead.
 const WRITE_AHEAD_BYTES: usize = 8 << 20;
+/// What a key and a seal add to a record.
+const RECORD_HEAD_BYTES: usize = 32 + 4;
 /// Least time between two lines about progress.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -98,11 +100,12 @@ impl Pending {
         for hash in std::mem::take(&mut self.dropped) {
             batch.delete(Column::Bodies, hash.as_bytes());
         }
+        batch.reserve(self.bytes + RECORD_HEAD_BYTES * (self.bodies.len() + self.undo.len()));
         for (hash, bytes) in std::mem::take(&mut self.bodies) {
-            batch.put_body(&hash, bytes);
+            batch.put_body(&hash, &bytes);
         }
         for (hash, bytes) in std::mem::take(&mut self.undo) {
-            batch.put(Column::Undo, hash.as_bytes(), &schema::seal(bytes));
+            batch.put_undo(&hash, &bytes);
         }
         self.bytes = 0;
     }

@@ -101,8 +101,8 @@ fn begin(store: &dyn Store, network: &Network) -> Result<(), ChainFault> {
     let mut batch = Batch::new();
     batch.put_identity(&hash);
     batch.put_header(&hash, &tree.row(tree.genesis()));
-    batch.put_body(&hash, body);
-    batch.put_undo(&delta);
+    batch.put_body(&hash, &body);
+    batch.put_undo(&hash, &codec::encode(&delta));
     for (outpoint, coin) in delta.created() {
         batch.put_coin(outpoint, Some(coin));
     }

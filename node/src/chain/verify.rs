@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 /// Signatures verified by one equation. Larger batches are slightly cheaper each, but leave a worker idle at the end.
-pub const BATCH_SIGNATURES: usize = 512;
+pub const BATCH_SIGNATURES: usize = 1024;
 /// Transactions below which spreading a block over workers costs more than it saves.
 const SPREAD_MIN: usize = 64;
 /// Bytes of blocks that one worker takes at a time: some 600 small transactions, so that the signatures of many small

@@ -216,6 +216,20 @@ impl Batch {
         self.push(column, key, Some(value));
     }
 
+    /// Sets `key` to `value` and what `trailer` makes of it: one copy, no matter how long the value is.
+    pub fn put_with_trailer<const N: usize>(&mut self, column: Column, key: &[u8], value: &[u8], trailer: [u8; N]) {
+        self.put(column, key, value);
+        self.bytes.extend_from_slice(&trailer);
+        if let Some(Change { value: Some(length), .. }) = self.changes.last_mut() {
+            *length += N as u32;
+        }
+    }
+
+    /// Makes room for so many bytes of keys and values.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
     /// Removes `key`.
     pub fn delete(&mut self, column: Column, key: &[u8]) {
         self.push(column, key, None);

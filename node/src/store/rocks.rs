@@ -270,7 +270,8 @@ impl Store for RocksStore {
         if let Some(reason) = &*inner.poisoned.lock() {
             return Err(StoreError::Poisoned(reason.clone()));
         }
-        let mut changes = WriteBatch::default();
+        // Twelve bytes of head, and at most eleven of tags and lengths for each change.
+        let mut changes = WriteBatch::with_capacity_bytes(12 + batch.size() + 11 * batch.len());
         for (column, key, value) in batch.changes() {
             match value {
                 Some(value) => changes.put_cf(inner.family(column), key, value),

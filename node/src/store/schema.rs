@@ -10,14 +10,14 @@
 //! | tx_index, address_index | see `index/` | |
 //! | meta | `format`, `genesis`, `tip`, `lattice` + bucket, `cursor/` + index | see below |
 //!
-//! *Sealed* values end in eight bytes of SHA-256 over what precedes them, checked at every read: a rotten body or undo
-//! record is an error, never data. RocksDB checksums the rest, block by block.
+//! *Sealed* values end in the CRC-32 of what precedes them, checked at every read: a rotten body or undo record is an
+//! error, never data. RocksDB checksums everything once more, block by block.
 
 use super::{Batch, Column, Reader, StoreError};
 use setara_core::block::{Block, Header};
 use setara_core::codec::{self, Codec, CodecError, Writer};
 use setara_core::consensus::{BlockDelta, ChainState};
-use setara_core::hash::{BlockHash, TxId, sha256};
+use setara_core::hash::{BlockHash, TxId};
 use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::pow::Work;
@@ -33,24 +33,22 @@ const KEY_LATTICE: &[u8] = b"lattice";
 /// Start of the keys under which followers keep the block they have reached.
 const KEY_CURSOR: &[u8] = b"cursor/";
 
-const SEAL_BYTES: usize = 8;
+const SEAL_BYTES: usize = 4;
 
-/// Appends the seal.
-pub fn seal(mut bytes: Vec<u8>) -> Vec<u8> {
-    let digest = sha256(&bytes);
-    bytes.extend_from_slice(&digest[..SEAL_BYTES]);
-    bytes
+/// The seal of a value.
+fn seal(bytes: &[u8]) -> [u8; SEAL_BYTES] {
+    crc32fast::hash(bytes).to_le_bytes()
 }
 
 /// Checks and removes the seal.
-pub fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
-    let broken = || StoreError::corrupt(format!("the {what} of block {hash} is not what was written"));
-    let length = bytes.len().checked_sub(SEAL_BYTES).ok_or_else(broken)?;
-    if sha256(&bytes[..length])[..SEAL_BYTES] != bytes[length..] {
-        return Err(broken());
+fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
+    match bytes.split_last_chunk::<SEAL_BYTES>() {
+        Some((value, sealed)) if seal(value) == *sealed => {
+            bytes.truncate(bytes.len() - SEAL_BYTES);
+            Ok(bytes)
+        }
+        _ => Err(StoreError::corrupt(format!("the {what} of block {hash} is not what was written"))),
     }
-    bytes.truncate(length);
-    Ok(bytes)
 }
 
 fn decoded<T: Codec>(bytes: &[u8], what: impl FnOnce() -> String) -> Result<T, StoreError> {
@@ -239,9 +237,9 @@ pub trait PutRows {
     /// Sets a header row.
     fn put_header(&mut self, hash: &BlockHash, row: &HeaderRow);
     /// Sets a body, given its encoding.
-    fn put_body(&mut self, hash: &BlockHash, bytes: Vec<u8>);
-    /// Sets an undo record.
-    fn put_undo(&mut self, delta: &BlockDelta);
+    fn put_body(&mut self, hash: &BlockHash, bytes: &[u8]);
+    /// Sets an undo record, given its encoding.
+    fn put_undo(&mut self, hash: &BlockHash, bytes: &[u8]);
     /// Sets a coin, or removes it.
     fn put_coin(&mut self, outpoint: &OutPoint, coin: Option<&Coin>);
     /// Sets the active chain's block at a height, or removes it.
@@ -258,15 +256,16 @@ pub trait PutRows {
 
 impl PutRows for Batch {
     fn put_header(&mut self, hash: &BlockHash, row: &HeaderRow) {
-        self.put(Column::Headers, hash.as_bytes(), &seal(codec::encode(row)));
+        let bytes = codec::encode(row);
+        self.put_with_trailer(Column::Headers, hash.as_bytes(), &bytes, seal(&bytes));
     }
 
-    fn put_body(&mut self, hash: &BlockHash, bytes: Vec<u8>) {
-        self.put(Column::Bodies, hash.as_bytes(), &seal(bytes));
+    fn put_body(&mut self, hash: &BlockHash, bytes: &[u8]) {
+        self.put_with_trailer(Column::Bodies, hash.as_bytes(), bytes, seal(bytes));
     }
 
-    fn put_undo(&mut self, delta: &BlockDelta) {
-        self.put(Column::Undo, delta.header().hash.as_bytes(), &seal(codec::encode(delta)));
+    fn put_undo(&mut self, hash: &BlockHash, bytes: &[u8]) {
+        self.put_with_trailer(Column::Undo, hash.as_bytes(), bytes, seal(bytes));
     }
 
     fn put_coin(&mut self, outpoint: &OutPoint, coin: Option<&Coin>) {
@@ -371,7 +370,7 @@ mod tests {
     #[test]
     fn seals_break_on_any_flip() {
         let hash = BlockHash::ZERO;
-        let sealed = seal(vec![1, 2, 3]);
+        let sealed = [&[1, 2, 3][..], &seal(&[1, 2, 3])].concat();
         assert_eq!(unseal(sealed.clone(), "body", &hash), Ok(vec![1, 2, 3]));
         for bit in 0..sealed.len() * 8 {
             let mut flipped = sealed.clone();
