@@ -31,7 +31,7 @@ pub struct UnknownMethod {
     pub suggestion: Option<&'static str>,
 }
 
-/// The cookie file of this run.
+/// The cookie file of this run; gone when this is dropped.
 #[derive(Debug)]
 pub struct Cookie {
     path: PathBuf,
@@ -65,15 +65,17 @@ impl Cookie {
         Ok(Self { path: path.to_owned(), content })
     }
 
+    fn authorization(&self) -> Vec<u8> {
+        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&self.content)).into_bytes()
+    }
+}
+
+impl Drop for Cookie {
     /// Removes the file, unless another node has put its own there.
-    pub fn remove(&self) {
+    fn drop(&mut self) {
         if std::fs::read(&self.path).is_ok_and(|content| content == self.content.as_bytes()) {
             let _ = std::fs::remove_file(&self.path);
         }
-    }
-
-    fn authorization(&self) -> Vec<u8> {
-        format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(&self.content)).into_bytes()
     }
 }
 
@@ -282,9 +284,9 @@ mod tests {
         let second = Cookie::create(&path).unwrap();
         assert_ne!(first.content, second.content);
         // A node that stops late leaves its successor's cookie alone.
-        first.remove();
+        drop(first);
         assert!(path.exists());
-        second.remove();
+        drop(second);
         assert!(!path.exists());
     }
 

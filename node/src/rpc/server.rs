@@ -143,7 +143,7 @@ impl RpcServer {
         // Waiters of long polls go at once; they watch this token.
         self.dispatcher.shutdown.cancel();
         let _ = self.accepting.await;
-        self.cookie.remove();
+        drop(self.cookie);
     }
 }
 

@@ -97,6 +97,7 @@ fn rpc_a_taken_port_or_an_open_door_stops_the_start() {
     assert!(matches!(start(open), Some(StartError::Exposed(_))));
     let listed = RpcConfig { whitelist: vec!["alice:getblokcount".parse().unwrap()], ..RpcConfig::loopback() };
     assert!(matches!(start(listed), Some(StartError::Access(_))));
+    assert!(!cookie.exists(), "a start that fails leaves its cookie");
     assert_eq!(node.ask("getblockcount", json!([])), 0);
 }
 
