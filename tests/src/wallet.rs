@@ -2,6 +2,7 @@
 
 use crate::process::{NodeProcess, binary};
 use serde_json::Value;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -60,15 +61,34 @@ impl Wallet {
         self.json("history")["transactions"].as_array().expect("a list").clone()
     }
 
+    /// Runs a command at a terminal of its own (that of `script`), where someone types `answer`.
+    pub fn at_terminal(&self, line: &str, answer: &str) -> (Option<i32>, String) {
+        let plain = self.command(line);
+        let words = std::iter::once(plain.get_program()).chain(plain.get_args());
+        let command: Vec<_> = words.map(|word| word.to_str().expect("paths in tests are text")).collect();
+        let mut script = Command::new("script");
+        script.args(["-qec", &command.join(" "), "/dev/null"]).env("SHELL", "/bin/sh");
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("Debian has `script`");
+        let mut stdin = child.stdin.take().expect("standard input is piped");
+        stdin.write_all(format!("{answer}\r").as_bytes()).expect("`script` reads what is typed");
+        let output = child.wait_with_output().expect("our own child can be waited for");
+        drop(stdin);
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
     /// Runs a command, its arguments separated by blanks.
     pub fn run(&self, line: &str) -> Output {
+        self.command(line).stdin(Stdio::null()).output().expect("the wallet's binary can be run")
+    }
+
+    fn command(&self, line: &str) -> Command {
         let mut command = Command::new(binary("setara-wallet"));
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETARA_")) {
             command.env_remove(name);
         }
         command.arg("--wallet").arg(&self.file).arg("--password-file").arg(&self.password_file);
         command.arg("--rpc").arg(&self.rpc).arg("--cookie").arg(&self.cookie).args(line.split_whitespace());
-        command.stdin(Stdio::null()).output().expect("the wallet's binary can be run")
+        command
     }
 
     /// Runs a command that must succeed; gives the one JSON object that it prints.

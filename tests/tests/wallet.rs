@@ -119,6 +119,67 @@ fn a_named_payment_is_made_once() {
     assert_eq!((status, code.as_str()), (1, "send-id"));
 }
 
+/// WK9. Two payments of one coin, both signed by the wallet: the one in a block wins, the other is called conflicted,
+/// and the money is counted once, before, during and after a reorganisation.
+#[test]
+fn a_double_spend_is_counted_once() {
+    let (directory, node) = node();
+    let [alice, bob, carol] = ["alice", "bob", "carol"].map(|name| Wallet::at(directory.path(), name, &node));
+    let (_, address) = alice.create();
+    let (_, to) = bob.create();
+    carol.create();
+    fund(&node, &address, 1, &carol);
+    let rival = alice.json(&format!("send {} 2 --dry-run", carol.address()));
+    let rival_fee = amount(rival["fee"].as_str().unwrap());
+    let (txid, _) = alice.send(&to, "1");
+    let state = |txid: &str| {
+        let entries = alice.history();
+        let entry = entries.into_iter().find(|entry| entry["txid"] == txid);
+        entry.map(|entry| entry["state"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(state(&txid).as_deref(), Some("pending"));
+    let made = node.call("generateblock", json!([carol.address(), [rival["transaction"]]]));
+    assert_eq!(state(&txid).as_deref(), Some("conflicted"));
+    assert_eq!(state(rival["txid"].as_str().unwrap()).as_deref(), Some("confirmed"));
+    let left = coins(300_000_000 - rival_fee);
+    assert_eq!(alice.balance(), [left.clone(), coins(0), coins(0)]);
+    assert_eq!(bob.balance(), ["0.00000000"; 3].map(String::from));
+    // Both are possible again; whichever the mempool holds, the coin is counted once.
+    node.call("invalidateblock", json!([made["hash"]]));
+    let [confirmed, pending, immature] = alice.balance();
+    assert_eq!((confirmed, immature), (coins(0), coins(0)));
+    assert!(amount(&pending) < 400_000_000, "{pending}");
+    mine(&node, 1, &carol.address());
+    let [confirmed, pending, _] = alice.balance();
+    assert!(amount(&confirmed) < 400_000_000 && amount(&pending) == 0, "{confirmed} {pending}");
+    let settled = [state(&txid), state(rival["txid"].as_str().unwrap())].map(|state| state.unwrap_or_default());
+    assert_eq!(settled.iter().filter(|state| *state == "confirmed").count(), 1, "{settled:?}");
+}
+
+/// WK7. A person sees the network, the amount and the fee before anything is sent, and silence is not consent.
+#[test]
+fn a_person_confirms_a_payment() {
+    let (directory, node) = node();
+    let [alice, bob] = ["alice", "bob"].map(|name| Wallet::at(directory.path(), name, &node));
+    let (_, address) = alice.create();
+    let (_, to) = bob.create();
+    fund(&node, &address, 1, &bob);
+    for answer in ["n", "", "yes please"] {
+        let (code, screen) = alice.at_terminal(&format!("send {to} 1.25"), answer);
+        assert_eq!(code, Some(1), "{screen}");
+        let genesis = node.call("getblockhash", json!([0]));
+        for shown in ["dev", genesis.as_str().unwrap(), "1.25000000 DSET", &to, "Fee", "Change", "[y/N]", "cancelled"] {
+            assert!(screen.contains(shown), "{shown} is missing:\n{screen}");
+        }
+    }
+    assert_eq!(alice.balance()[0], "5.00000000");
+    let (code, screen) = alice.at_terminal(&format!("send {to} 1.25"), "y");
+    assert_eq!(code, Some(0), "{screen}");
+    assert!(screen.contains("Sent as transaction"), "{screen}");
+    mine(&node, 1, &address);
+    assert_eq!(bob.history().iter().filter(|entry| entry["amount"] == "1.25000000").count(), 1);
+}
+
 #[test]
 fn refusals_have_their_statuses() {
     let (directory, mut node) = node();

@@ -292,10 +292,19 @@ impl View {
         !coin.from_coinbase || age_in_next >= self.maturity
     }
 
+    /// Whether the node's mempool holds another transaction that spends a coin of this one: at most one will confirm.
+    fn is_rivalled(&self, pending: &Pending) -> bool {
+        let rivals = self.pending.iter().filter(|other| other.in_mempool && other.txid != pending.txid);
+        let mut taken = rivals.flat_map(|other| &other.transaction.inputs).map(|input| input.outpoint);
+        !pending.in_mempool
+            && taken.any(|outpoint| pending.transaction.inputs.iter().any(|input| input.outpoint == outpoint))
+    }
+
     /// Outputs of unconfirmed transactions to this wallet that none of them spends.
     fn arriving(&self) -> impl Iterator<Item = (&Pending, OutPoint, Output, KeyPath)> {
         let spent = self.spent();
-        let made = self.pending.iter().flat_map(move |pending| {
+        let alive = self.pending.iter().filter(|pending| !self.is_rivalled(pending));
+        let made = alive.flat_map(move |pending| {
             (0u32..).zip(&pending.transaction.outputs).map(move |(index, output)| (pending, index, *output))
         });
         made.filter_map(move |(pending, index, output)| {

@@ -228,6 +228,21 @@ fn a_double_spend_is_seen_and_undone_by_a_reorganisation() {
     assert!(matches!(status(&mut fixture, txid), Status::Confirmed(_)));
 }
 
+/// While the rival is unconfirmed either may win: its coins are spent once, and only what is on its way counts.
+#[test]
+fn an_unconfirmed_rival_is_not_counted_twice() {
+    let mut fixture = Fixture::with_coins(1);
+    let draft = fixture.send(STRANGER, coins(1), None).unwrap();
+    let rival = rival(&fixture, &draft.transaction);
+    fixture.mock.ledger.lock().unwrap().mempool = vec![rival.clone()];
+    assert_eq!(status(&mut fixture, draft.ids.txid), Status::Waiting);
+    let balance = fixture.balance();
+    assert_eq!((balance.confirmed.sen(), balance.pending.sen()), (0, coins(5) - 5_000));
+    fixture.mock.mine(STRANGER);
+    assert_eq!(status(&mut fixture, draft.ids.txid), Status::Conflicted(rival.txid()));
+    assert_eq!(fixture.balance().confirmed.sen(), coins(5) - 5_000);
+}
+
 /// A node that only says "spent" proves nothing: the payment stays alive and its coins reserved.
 #[test]
 fn a_conflict_needs_proof() {
