@@ -247,11 +247,15 @@ fn summary(wallet: &Wallet, view: &sync::View, draft: &Draft, address: &str) -> 
     let (amount, fee) = (plan.payment.amount, plan.fee);
     let total = amount.checked_add(fee).unwrap_or(amount);
     let own = if view.book.path(&plan.payment.address).is_some() { "  (this wallet's own)" } else { "" };
+    let spent = match plan.coins.len() {
+        1 => "one coin".to_owned(),
+        count => format!("{count} coins"),
+    };
     let mut rows = vec![
         ("Network", format!("{} (genesis block {})", network.name, network.genesis_hash())),
         ("Pay", format!("{amount} {ticker}")),
         ("To", format!("{address}{own}")),
-        ("Fee", format!("{fee} {ticker} ({} bytes, {} coins spent)", draft.ids.size, plan.coins.len())),
+        ("Fee", format!("{fee} {ticker} for {} bytes that spend {spent}", draft.ids.size)),
         ("Together", format!("{total} {ticker}")),
     ];
     if let Some(change) = plan.change {

@@ -58,10 +58,14 @@ pub fn pairs(rows: &[(&str, String)]) -> String {
 /// Upper case fits the code's alphanumeric mode and makes it smaller; addresses read the same in either case.
 pub fn qr(text: &str) -> Option<String> {
     let code = QrCode::with_error_correction_level(text.to_uppercase(), EcLevel::M).ok()?;
-    let light = unicode::Dense1x2::Light;
-    let dark = unicode::Dense1x2::Dark;
-    // Terminals are mostly dark: painting the light modules makes a code that cameras read there.
-    Some(code.render::<unicode::Dense1x2>().dark_color(dark).light_color(light).build())
+    // The crate's names mean ink on paper; a terminal's ink is light. So the light modules are painted...
+    let (ink, none) = (unicode::Dense1x2::Dark, unicode::Dense1x2::Light);
+    let image = code.render::<unicode::Dense1x2>().light_color(ink).dark_color(none).build();
+    if !io::stdout().is_terminal() {
+        return Some(image);
+    }
+    // ...white on black, whatever colours the terminal has.
+    Some(image.lines().map(|line| format!("\x1b[97;40m{line}\x1b[0m\n")).collect::<String>().trim_end().to_owned())
 }
 
 /// One JSON value on one line of standard output.
