@@ -2,6 +2,7 @@
 'use strict';
 
 const assert = require('assert');
+const { execFileSync } = require('child_process');
 const fs = require('fs');
 const path = require('path');
 const Client = require('bitcoin-core');
@@ -44,6 +45,18 @@ const tests = {
     assert.strictEqual(block.tx[0].vout[0].scriptPubKey.address, ADDRESS);
     assert.strictEqual(typeof block.tx[0].vout[0].value, 'number');
     assert.strictEqual((await client.getBlock(hashes[2], 0)).length, 2 * block.size);
+  },
+
+  async 'sends a transaction'() {
+    const wallet = (...command) => JSON.parse(execFileSync(process.env.COMPAT_WALLET, command, { encoding: 'utf8' }));
+    await client.generateToAddress(101, wallet('address').address);
+    const { transaction, txid } = wallet('send', ADDRESS, '0.25', '--dry-run');
+    assert.strictEqual(await client.sendRawTransaction(transaction), txid);
+    assert((await client.getRawMempool()).includes(txid));
+    assert.strictEqual(await client.sendRawTransaction(transaction), txid);
+    const [block] = await client.generateToAddress(1, ADDRESS);
+    assert.strictEqual((await client.getRawTransaction(txid, 1)).blockhash, block);
+    assert.strictEqual(await code(client.sendRawTransaction(transaction)), -27);
   },
 
   async 'counts money in numbers that JavaScript can hold'() {

@@ -1,6 +1,8 @@
 """python-bitcoinrpc and python-bitcoinlib, unmodified, against the node that `run` started."""
 
+import json
 import os
+import subprocess
 import sys
 import tempfile
 import traceback
@@ -101,6 +103,46 @@ def bitcoinrpc_sees_the_codes_of_bitcoin_core():
         assert error.message, arguments
 
 
+def wallet(*arguments):
+    run = subprocess.run([os.environ["COMPAT_WALLET"], *arguments], capture_output=True, check=True)
+    return json.loads(run.stdout)
+
+
+def sends_a_transaction(node):
+    """Funds the wallet, sends what it signs, sees it wait, mines it, and is told that it is known."""
+    node.generatetoaddress(101, wallet("address")["address"])
+    made = wallet("send", ADDRESS, "1.5", "--dry-run")
+    raw, txid = made["transaction"], made["txid"]
+    decoded = node.decoderawtransaction(raw)
+    assert decoded["txid"] == txid and any(str(out["value"]) == "1.50000000" for out in decoded["vout"])
+    assert node.testmempoolaccept([raw])[0]["allowed"] is True
+    assert node.sendrawtransaction(raw) == txid
+    assert txid in node.getrawmempool()
+    entry = node.getmempoolentry(txid)
+    assert str(entry["fees"]["base"]) == str(decoded["fee"]) and entry["vsize"] == len(raw) // 2
+    (block,) = node.generatetoaddress(1, ADDRESS)
+    confirmed = node.getrawtransaction(txid, 1)
+    assert confirmed["confirmations"] == 1 and confirmed["blockhash"] == block and confirmed["hex"] == raw
+    assert txid in node.getblock(block)["tx"]
+    assert node.verifytxoutproof(node.gettxoutproof([txid])) == [txid]
+    return raw
+
+
+def bitcoinrpc_sends_a_transaction():
+    node = bitcoinrpc()
+    assert raised(node.sendrawtransaction, sends_a_transaction(node)).code == -27
+
+
+def bitcoinrpc_submits_blocks():
+    node = bitcoinrpc()
+    block = node.generateblock(ADDRESS, [], False)
+    assert node.submitblock(block["hex"]) is None and node.getbestblockhash() == block["hash"]
+    assert node.submitblock(block["hex"]) == "duplicate"
+    template = node.getblocktemplate({"rules": ["segwit"]})
+    assert template["previousblockhash"] == block["hash"] and template["height"] == node.getblockcount() + 1
+    assert raised(node.submitblock, "zz").code == -22
+
+
 def bitcoinrpc_reuses_one_connection():
     node = bitcoinrpc()
     for height in range(100):
@@ -147,6 +189,16 @@ def bitcoinlib_maps_codes_to_its_exceptions():
         except expected:
             continue
         raise AssertionError(f"{method}: not {expected.__name__}")
+
+
+def bitcoinlib_sends_a_transaction():
+    node = bitcoinlib.RawProxy(service_url=url("alice", "correct horse"))
+    raw = sends_a_transaction(node)
+    try:
+        node.sendrawtransaction(raw)
+    except bitcoinlib.VerifyAlreadyInChainError:
+        return
+    raise AssertionError("sent twice")
 
 
 def bitcoinlib_batches_in_its_own_form():
