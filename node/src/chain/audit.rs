@@ -21,6 +21,7 @@ use setara_core::hash::BlockHash;
 use setara_core::lattice::{Lattice, LatticeDelta};
 use setara_core::network::Network;
 use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -70,7 +71,10 @@ pub struct AuditVerdict {
 impl AuditTask {
     /// Reads every coin. `None` when `stop` was set before the end.
     pub fn run(self, stop: &AtomicBool) -> Option<AuditVerdict> {
-        let result = self.recount(stop).transpose()?.and_then(|()| self.check_parent());
+        let audit = || Some(self.recount(stop).transpose()?.and_then(|()| self.check_parent()));
+        // A panic is this node's fault like any other: without a verdict the blocks would stay aside for ever.
+        let panicked = |_| Some(Err(ChainFault::Panicked("the audit of the coins panicked".to_owned())));
+        let result = catch_unwind(AssertUnwindSafe(audit)).unwrap_or_else(panicked)?;
         Some(AuditVerdict { parent: self.parent.hash(), result })
     }
 
