@@ -39,6 +39,9 @@ impl Random {
     }
 }
 
+/// Bitcoin Core's code for a failing database.
+const DATABASE_ERROR: i64 = -20;
+
 /// The node died under a call, as it was meant to.
 #[derive(Debug)]
 pub struct Died;
@@ -55,8 +58,8 @@ pub struct World {
     acknowledged: HashSet<BlockHash>,
     /// A block that may be invalidated: asked for, not yet surely reconsidered.
     invalidated: Option<BlockHash>,
-    /// The active chain when [`Self::remember`] was called.
-    remembered: Vec<BlockHash>,
+    /// Whether the node may answer that its disk has failed, as it does once before it ends.
+    disk_fails: bool,
     operations: u64,
 }
 
@@ -71,7 +74,7 @@ impl World {
             blocks: HashMap::new(),
             acknowledged: HashSet::new(),
             invalidated: None,
-            remembered: Vec::new(),
+            disk_fails: false,
             operations: 0,
         };
         let node = world.setup.start();
@@ -111,8 +114,14 @@ impl World {
             Ok(result) => Ok(result),
             Err(ClientError::Unreachable { .. } | ClientError::Malformed(_) | ClientError::Auth(_)) => Err(Died),
             Err(ClientError::Rpc { message, .. }) if message.contains("stopping") => Err(Died),
+            Err(ClientError::Rpc { code: DATABASE_ERROR, .. }) if self.disk_fails => Err(Died),
             Err(error) => panic!("{method} {params}: {error}\n{}", node.log()),
         }
+    }
+
+    /// From now on the node may say that its disk has failed; until [`Self::verify`], after which it must not again.
+    pub const fn expect_disk_faults(&mut self) {
+        self.disk_fails = true;
     }
 
     /// One random piece of work.
@@ -267,6 +276,7 @@ impl World {
 
     /// Everything that must hold after a restart. `what` says which crash it was.
     pub fn verify(&mut self, node: &NodeProcess, what: &str) {
+        self.disk_fails = false;
         self.check_acknowledged(node, what);
         self.check_tip(node, what);
         self.check_coins(node, what);
@@ -331,31 +341,29 @@ impl World {
         assert_eq!(balance["balance"], json!(expected.sen()), "{what}: the address index disagrees with the coins");
     }
 
-    /// Keeps the active chain as it is now, for [`Self::verify_prefix`].
-    pub fn remember(&mut self, node: &NodeProcess) {
-        self.remembered = self.active_chain(node).expect("nobody kills it");
+    /// Fetches every block acknowledged so far, for [`Self::verify_earlier`]; gives the height.
+    pub fn remember(&mut self, node: &NodeProcess) -> usize {
+        self.check_acknowledged(node, "before the damage");
+        self.active_chain(node).expect("nobody kills it").len()
     }
 
-    /// The chain that was remembered, from height 1 up.
-    pub fn chain(&self) -> &[BlockHash] {
-        &self.remembered
-    }
-
-    /// After damage to files a node may know less, or refuse, but never say anything else: its chain is a prefix of
-    /// the remembered one, its blocks are the same, its coins those of a replay. Gives the height, or how it refused.
-    pub fn verify_prefix(&self, node: &NodeProcess, what: &str) -> Result<usize, ClientError> {
-        let count = node.try_call("getblockcount", json!([]))?.as_u64().expect("a height") as usize;
-        assert!(count <= self.remembered.len(), "{what}: the chain has grown");
-        let kept = &self.remembered[..count];
-        for (height, hash) in (1..).zip(kept) {
-            let served = parse_hash(&node.try_call("getblockhash", json!([height]))?);
-            assert_eq!(served, *hash, "{what}: another block at height {height}");
+    /// After damage to files a node may know less, or refuse, but never say anything else: its chain is one that it had
+    /// before, of the very same blocks, and its coins are those of a replay. Gives the height, or how it refused.
+    pub fn verify_earlier(&self, node: &NodeProcess, what: &str) -> Result<usize, ClientError> {
+        let count = node.try_call("getblockcount", json!([]))?.as_u64().expect("a height");
+        let mut chain = Vec::new();
+        let mut previous = self.network.genesis_hash();
+        for height in 1..=count {
+            let hash = parse_hash(&node.try_call("getblockhash", json!([height]))?);
             let block = parse_block(&node.try_call("getblock", json!([hash, 0]))?);
-            assert_eq!(block, self.blocks[hash], "{what}: another block is served");
+            assert_eq!(Some(&block), self.blocks.get(&hash), "{what}: a block that never was, at height {height}");
+            assert_eq!(block.header.previous, previous, "{what}: the chain is broken at height {height}");
+            chain.push(hash);
+            previous = hash;
         }
         let info = node.try_call("gettxoutsetinfo", json!([]))?;
-        compare_coins(&self.replay(kept), &info, what);
-        Ok(count)
+        compare_coins(&self.replay(&chain), &info, what);
+        Ok(chain.len())
     }
 }
 

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
-/// Kills of an ordinary run, over all tests here that count them: about a minute.
-const KILLS: u64 = 48;
+/// Kills of an ordinary run, over all tests here that count them: half a minute.
+const KILLS: u64 = 72;
 /// Kills on one directory before a new one is begun: chains stay short enough to be replayed after each.
 const KILLS_PER_WORLD: u64 = 24;
 /// A kill falls at most this long after the operation that it waited for has begun.
@@ -73,7 +73,7 @@ fn killed_at_random_moments() {
         }
         let directory = tempfile::tempdir().expect("a temporary directory");
         // Small caches make flushes frequent, large ones leave more unflushed.
-        let cache = ["4", "64"][round as usize % 2];
+        let cache = ["16", "64"][round as usize % 2];
         let setup = Setup::dev(directory.path()).with(["--db-cache", cache]);
         let (mut world, mut node) = World::new(Network::dev(), setup, seed.wrapping_mul(1_000).wrapping_add(round));
         for _ in 0..KILLS_PER_WORLD.min(kills - done) {
@@ -92,7 +92,9 @@ fn killed_at_random_moments() {
 #[test]
 fn killed_at_each_named_place() {
     let visited = AtomicU64::new(0);
-    for place in failpoint::ALL {
+    // Written ahead is only what a bulk load piles up: `crash_load.rs` dies there.
+    let places = failpoint::ALL.into_iter().filter(|place| *place != failpoint::AFTER_WRITE_AHEAD);
+    for place in places {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let setup = Setup::dev(directory.path());
         if place == failpoint::BEFORE_GENESIS {

@@ -15,11 +15,12 @@ const ROUNDS: usize = 50;
 struct Injector(Child);
 
 impl Injector {
-    /// Attaches, or says why it cannot.
-    fn attach(node: &NodeProcess, inject: &str) -> Result<Self, String> {
+    /// Attaches, or says why it cannot. Only calls on `file` fail, if one is named.
+    fn attach(node: &NodeProcess, inject: &str, file: Option<&Path>) -> Result<Self, String> {
         let calls = inject.split(':').next().expect("calls come first");
         let mut child = Command::new("strace")
             .args(["-f", "-o", "/dev/null", "-p", &node.pid().to_string()])
+            .args(file.into_iter().flat_map(|file| [Path::new("-P"), file]))
             .args(["-e", &format!("trace={calls}"), "-e", &format!("inject={inject}")])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -50,40 +51,49 @@ impl Drop for Injector {
 
 /// Works until the injected fault ends the node; then nothing acknowledged may be missing, and no block may have been
 /// called invalid for it.
-fn node_ends_by(inject: &str, warm_up: impl Fn(&mut World, &NodeProcess)) {
+fn node_ends_by(inject: &str, on_the_log_only: bool, named: &str) {
     let directory = tempfile::tempdir().unwrap();
-    let setup = Setup::dev(directory.path()).with(["--db-cache", "4"]);
+    let setup = Setup::dev(directory.path()).with(["--db-cache", "16"]);
     let (mut world, mut node) = World::new(Network::dev(), setup, 21);
-    warm_up(&mut world, &node);
-    let injector = match Injector::attach(&node, inject) {
+    let file = on_the_log_only.then(|| newest_log(&world.setup().network_dir()));
+    let injector = match Injector::attach(&node, inject, file.as_deref()) {
         Ok(injector) => injector,
         Err(reason) => return println!("skipped: {reason}"),
     };
+    world.expect_disk_faults();
     let died = (0..ROUNDS).any(|_| world.work_round(&node).is_err());
     assert!(died, "{inject}: the node noticed nothing");
     let status = node.wait();
     drop(injector);
     let log = node.log();
     assert!(!status.success(), "{inject}: a node whose disk failed must not end as if all were well:\n{log}");
-    assert!(log.contains("Input/output error") || log.contains("disk"), "{inject}: the fault is not named:\n{log}");
+    assert!(log.contains(named), "{inject}: the fault is not named:\n{log}");
     assert!(!log.contains("panicked at"), "{inject}: the fault became a panic:\n{log}");
     node = world.setup().start();
     world.verify(&node, inject);
 }
 
-/// ST4, CS20. The first failed sync is final.
+/// The write-ahead log that RocksDB is writing now.
+fn newest_log(network_dir: &Path) -> PathBuf {
+    let database = std::fs::read_dir(network_dir.join("db")).unwrap().map(|entry| entry.unwrap().path());
+    database.filter(|path| path.extension().is_some_and(|extension| extension == "log")).max().expect("there is a log")
+}
+
+/// ST4, CS20. The first failed sync is final: a second one that "works" must not be believed, since the pages are gone.
 #[test]
 fn failed_fsync_stops_the_node_and_loses_nothing() {
-    for when in [1, 2, 5, 17] {
-        node_ends_by(&format!("fsync,fdatasync:error=EIO:when={when}"), |_, _| {});
+    for when in ["1", "2", "5", "17"] {
+        node_ends_by(&format!("fsync,fdatasync:error=EIO:when={when}"), false, "Input/output error");
     }
 }
 
-/// ST4, CS20. A sync that fails once and "works" when it is tried again must not be believed.
+/// ST4, ST5, CS20. The same for a write to the database's log that fails once.
 #[test]
 fn failed_writes_stop_the_node_and_lose_nothing() {
-    for when in ["3", "9+"] {
-        node_ends_by(&format!("pwrite64,pwritev,pwritev2:error=ENOSPC:when={when}"), |_, _| {});
+    for (error, named) in [("EIO", "Input/output error"), ("ENOSPC", "No space left")] {
+        for when in ["1", "4"] {
+            node_ends_by(&format!("write,pwrite64:error={error}:when={when}"), true, named);
+        }
     }
 }
 
@@ -142,6 +152,7 @@ fn full_disk_stops_the_node_and_room_brings_it_back() {
     let (mut world, mut node) = World::new(Network::dev(), setup, 31);
     world.work_round(&node).expect("there is room");
     let filler = disk.leave_free(150);
+    world.expect_disk_faults();
     let died = (0..ROUNDS).any(|_| world.work_round(&node).is_err());
     assert!(died, "the node went on without room");
     let status = node.wait();

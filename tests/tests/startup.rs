@@ -102,7 +102,34 @@ fn interrupted_after_each_line_of_a_start() {
             break;
         }
     }
-    assert!(last > 3, "a start prints at least a few lines");
+    assert!(last > 3, "a start prints at least three lines: {last}");
+    let node = world.setup().start();
+    world.verify(&node, "after interrupted starts");
+}
+
+/// ST8. Killed or terminated at twenty moments of a start, between the lines as well.
+#[test]
+fn interrupted_at_many_moments_of_a_start() {
+    const MOMENTS: u64 = 20;
+    const STEP: Duration = Duration::from_millis(12);
+    let directory = tempfile::tempdir().unwrap();
+    let (mut world, mut node) = World::new(Network::dev(), Setup::dev(directory.path()), 9);
+    node.kill();
+    let fresh = tempfile::tempdir().unwrap();
+    let fresh = Setup::dev(fresh.path());
+    for moment in 0..MOMENTS {
+        for setup in [world.setup(), &fresh] {
+            let mut node = setup.spawn();
+            // Not a wait for anything: the moment is the input of this test.
+            std::thread::sleep(STEP * moment as u32);
+            if moment % 2 == 0 {
+                node.kill();
+            } else {
+                node.terminate();
+            }
+        }
+    }
+    fresh.start();
     let node = world.setup().start();
     world.verify(&node, "after interrupted starts");
 }

@@ -1,10 +1,11 @@
 //! Blocks on demand, for networks of fixed difficulty: `generatetoaddress` and `generateblock`.
 
-use super::template::{Template, TemplateError, Templates};
+use super::template::{TemplateError, Templates};
 use crate::chain::{Accepted, SubmitError};
 use setara_core::address::Address;
 use setara_core::block::{Block, Header};
 use setara_core::nonce::find_nonce;
+use setara_core::pow::Target;
 use setara_core::transaction::Transaction;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -53,8 +54,10 @@ impl Templates {
             Contents::Mempool => self.build(payout)?,
             Contents::These(transactions) => self.build_from(transactions, payout)?,
         };
-        let header = work(&template, tries, stop)?;
-        Ok(template.assemble(header, template.coinbase.clone()))
+        // Never the same block twice: one that the operator has invalidated must not come back as its own successor.
+        let (header, coinbase) = template.with_extranonce(rand::random());
+        let header = work(header, template.target, tries, stop)?;
+        Ok(template.assemble(header, coinbase))
     }
 
     /// A block that meets the target, on the tip of the chain.
@@ -73,7 +76,7 @@ impl Templates {
     }
 }
 
-fn work(template: &Template, tries: &mut u64, stop: &dyn Fn() -> bool) -> Result<Header, GenerateError> {
+fn work(header: Header, target: Target, tries: &mut u64, stop: &dyn Fn() -> bool) -> Result<Header, GenerateError> {
     let mut start = 0u32;
     loop {
         if stop() {
@@ -86,10 +89,10 @@ fn work(template: &Template, tries: &mut u64, stop: &dyn Fn() -> bool) -> Result
         };
         let nonces: RangeInclusive<u32> = start..=last;
         *tries -= step;
-        if let Some(nonce) = find_nonce(&template.header, template.target, nonces) {
+        if let Some(nonce) = find_nonce(&header, target, nonces) {
             // What was allowed for this step but not needed is left for the next block.
             *tries = tries.saturating_add(u64::from(last.saturating_sub(nonce)));
-            return Ok(Header { nonce, ..template.header });
+            return Ok(Header { nonce, ..header });
         }
         start = last.checked_add(1).ok_or(GenerateError::Exhausted)?;
     }

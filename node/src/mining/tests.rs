@@ -163,6 +163,8 @@ fn blocks_on_demand_hold_what_was_asked_for() {
     lab.accept(&waiting);
     let never = &|| false;
     let mut tries = 1_000_000;
+    let solve = || lab.templates.solve(Contents::Mempool, address(7), &mut 1_000_000, never).unwrap().hash();
+    assert_ne!(solve(), solve(), "no block is made twice, even if the first was unwanted");
     let block = lab.templates.generate(Contents::Mempool, address(7), &mut tries, never).unwrap();
     assert_eq!(block.transactions, [waiting]);
     assert_eq!(block.coinbase.outputs[0].address, address(7));
