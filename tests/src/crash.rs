@@ -151,7 +151,8 @@ impl World {
         self.reconsider(node)
     }
 
-    fn generate(&mut self, node: &NodeProcess, count: u64) -> Result<(), Died> {
+    /// Plain blocks on top, so that what is below stays.
+    pub fn generate(&mut self, node: &NodeProcess, count: u64) -> Result<(), Died> {
         let hashes = self.call(node, "generatetoaddress", json!([count, self.address_text()]))?;
         for hash in hashes.as_array().expect("a list of hashes") {
             let hash = parse_hash(hash);

@@ -329,10 +329,11 @@ impl Drop for NodeProcess {
     }
 }
 
-/// Errors that a node gives while it starts: not bound yet, still loading, the cookie about to be replaced.
+/// Errors that a node gives while it starts: not bound yet, still loading, the cookie about to be replaced; or while it ends
+/// because it could not start.
 fn is_startup(error: &ClientError) -> bool {
     matches!(error, ClientError::Unreachable { .. } | ClientError::Auth(_) | ClientError::Busy)
-        || matches!(error, ClientError::Rpc { code: -28, .. })
+        || matches!(error, ClientError::Rpc { code: -28 | -37, .. })
 }
 
 fn parent_of(pid: u64) -> Option<u64> {

@@ -102,7 +102,7 @@ fn interrupted_after_each_line_of_a_start() {
             break;
         }
     }
-    assert!(last > 3, "a start prints at least three lines: {last}");
+    assert!(last > 1, "a start prints at least a line before it is ready");
     let node = world.setup().start();
     world.verify(&node, "after interrupted starts");
 }

@@ -1,7 +1,7 @@
 //! The thread that keeps one index in step with the chain.
 
 use super::{addresses, transactions};
-use crate::chain::{ChainHandle, View};
+use crate::chain::{ChainHandle, View, failpoint};
 use crate::store::schema::{self, PutRows};
 use crate::store::{Batch, Durability, Store, StoreError};
 use parking_lot::{Condvar, Mutex};
@@ -243,7 +243,10 @@ impl<I: Index> Follower<I> {
     fn write(&self, mut rows: Rows<'_>, cursor: &BlockHash) -> Result<(), StoreError> {
         rows.totals.write(&mut rows.batch);
         rows.batch.put_cursor(self.shared.name, cursor);
-        self.store.write(rows.batch, Durability::Unsynced)
+        failpoint::pass(failpoint::BEFORE_INDEX);
+        self.store.write(rows.batch, Durability::Unsynced)?;
+        failpoint::pass(failpoint::AFTER_INDEX);
+        Ok(())
     }
 
     fn report_height(&self, view: &View, cursor: BlockHash) -> Result<(), StoreError> {
