@@ -178,6 +178,8 @@ pub(crate) fn build(header: &Header, leaves: &[WtxId], wanted: &[usize]) -> Vec<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use setara_core::hash::BlockHash;
     use setara_core::merkle;
     use setara_core::pow::CompactBits;
@@ -196,6 +198,18 @@ mod tests {
             time: 0,
             bits: CompactBits::new(0x207f_ffff),
             nonce: 0,
+        }
+    }
+
+    proptest! {
+        /// Noise behind a sound header: never a panic, and never a proof but by a collision.
+        #[test]
+        fn noise_proves_nothing(count in prop_oneof![0..40u32, any::<u32>()], noise in vec(any::<u8>(), 0..300)) {
+            let mut bytes = header(&leaves(5)).to_bytes().to_vec();
+            bytes.extend_from_slice(&count.to_le_bytes());
+            bytes.extend_from_slice(&noise);
+            prop_assert!(read(&bytes, BLOCK_BYTES).is_err());
+            let _ = read(&noise, u64::MAX);
         }
     }
 

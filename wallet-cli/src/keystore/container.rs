@@ -200,6 +200,7 @@ mod tests {
     use super::*;
     use crate::random::OsEntropy;
     use crate::random::tests::Broken;
+    use proptest::prelude::*;
 
     fn label() -> Label {
         Label { network: "dev".into(), genesis: BlockHash::from_bytes([7; 32]) }
@@ -309,6 +310,22 @@ mod tests {
             assert!(matches!(Sealed::parse(&altered), Err(Defect::Damaged(_))));
         }
         assert_eq!(Sealed::parse(&with("\"version\":1", "\"version\":2")).err(), Some(Defect::Newer(2)));
+    }
+
+    proptest! {
+        /// A header of any JSON before any bytes: never a panic, never work before it is known to be sound.
+        #[test]
+        fn noise_is_no_wallet(
+            field in "(version|network|genesis|kdf|cipher|nonce)",
+            value in "(null|0|-1|1e99|\"\"|\"00\"|\\[\\]|\\{\\}|true)",
+            noise in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let mut bytes = format!("{{\"format\":\"setara-wallet\",\"version\":1,\"{field}\":{value}}}\n").into_bytes();
+            bytes.extend_from_slice(&noise);
+            bytes.extend_from_slice(&sha256(&bytes));
+            prop_assert!(Sealed::parse(&bytes).is_err());
+            prop_assert!(Sealed::parse(&noise).is_err());
+        }
     }
 
     /// WK1.
