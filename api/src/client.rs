@@ -434,8 +434,10 @@ mod tests {
         }
     }
 
+    type Answer = Box<dyn Fn(&str, &str) -> String + Send>;
+
     /// A server that gives each connection's one request to `answer` and sends back what that returns.
-    fn server(answers: Vec<Box<dyn Fn(&str, &str) -> String + Send>>) -> (String, std::thread::JoinHandle<()>) {
+    fn server(answers: Vec<Answer>) -> (String, std::thread::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let thread = std::thread::spawn(move || {

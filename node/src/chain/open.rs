@@ -122,7 +122,7 @@ fn load_headers(store: &dyn Store, network: &Network, keys: KeyedState) -> Resul
         let hash = <[u8; 32]>::try_from(key).map_err(|_| StoreError::corrupt("a header's key"))?;
         let hash = BlockHash::from_bytes(hash);
         rows.push((hash, schema::header_row(&hash, value)?));
-        if rows.len() % PROGRESS_HEADERS == 0 {
+        if rows.len().is_multiple_of(PROGRESS_HEADERS) {
             tracing::info!(headers = rows.len(), "reading headers");
         }
     }

@@ -34,8 +34,7 @@ impl ChainCore {
     /// Makes the best candidate the tip. Blocks that turn out to be invalid are marked on the way, and the next best
     /// branch is tried.
     pub(super) fn activate(&mut self, now: Now) -> Result<(), ChainFault> {
-        'branches: loop {
-            let Some(best) = self.tree.best().filter(|best| *best != self.tip_id()) else { break };
+        'branches: while let Some(best) = self.tree.best().filter(|best| *best != self.tip_id()) {
             let mut plan = self.plan(best);
             if !self.may_reorganise(&plan) {
                 continue;
