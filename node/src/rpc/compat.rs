@@ -24,6 +24,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::Semaphore;
 use tower::{Layer, Service};
 
 /// How long a wrong password is made to wait, as in Bitcoin Core: guessing becomes slow, mistyping does not.
@@ -31,12 +32,17 @@ const REFUSED_CREDENTIALS_DELAY: Duration = Duration::from_millis(250);
 /// Bodies up to here are parsed on the connection's task; larger ones would hold up its neighbours.
 const INLINE_BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Bodies above that size that are in memory at a time: they may be as large as two blocks each.
+pub const LARGE_BODIES_MAX: usize = 32;
+
 /// What every connection shares.
 pub struct Gate {
     /// Credentials and addresses.
     pub access: Access,
     /// Bytes of a request's body.
     pub body_bytes_max: usize,
+    /// Places for large bodies.
+    pub large_bodies: Semaphore,
     /// How long a body may take.
     pub timeout: Duration,
     /// Runs calls.
@@ -130,9 +136,10 @@ fn empty(status: StatusCode) -> HttpResponse<HttpBody> {
     response
 }
 
-fn text(status: StatusCode, text: &'static str) -> HttpResponse<HttpBody> {
-    let mut response = Response::new(HttpBody::from(text));
-    *response.status_mut() = status;
+/// As Bitcoin Core says it: clients know the text.
+fn busy() -> HttpResponse<HttpBody> {
+    let mut response = Response::new(HttpBody::from("Work queue depth exceeded"));
+    *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
     response
 }
 
@@ -181,6 +188,10 @@ impl Gate {
         if request.body().size_hint().lower() > u64::try_from(self.body_bytes_max).unwrap_or(u64::MAX) {
             return empty(StatusCode::PAYLOAD_TOO_LARGE);
         }
+        // One whose length is not stated counts as large.
+        let small = request.body().size_hint().upper().is_some_and(|most| most <= INLINE_BODY_BYTES_MAX as u64);
+        let place = async { if small { None } else { self.large_bodies.acquire().await.ok() } };
+        let Ok(_place) = tokio::time::timeout(self.timeout, place).await else { return busy() };
         let limited = Limited::new(request.into_body(), self.body_bytes_max);
         let body = match tokio::time::timeout(self.timeout, limited.collect()).await {
             Ok(Ok(body)) => body.to_bytes(),
@@ -207,7 +218,7 @@ impl Gate {
                 None => empty(StatusCode::NO_CONTENT),
             }),
         };
-        answered.unwrap_or_else(|_| text(StatusCode::SERVICE_UNAVAILABLE, "Work queue depth exceeded"))
+        answered.unwrap_or_else(|_| busy())
     }
 
     /// Everything between the body's bytes and running the calls.

@@ -11,7 +11,7 @@
 //! that takes nothing; connections beyond the configured number are closed at once.
 
 use super::auth::{Access, AccessError, Caller, Cookie};
-use super::compat::{CompatLayer, Gate};
+use super::compat::{CompatLayer, Gate, LARGE_BODIES_MAX};
 use super::context::RpcContext;
 use super::dispatch::{Dispatcher, RESPONSE_BYTES_MAX};
 use super::envelope::BATCH_CALLS_MAX;
@@ -113,6 +113,7 @@ impl RpcServer {
         let gate = Gate {
             access: Access::new(config, &cookie)?,
             body_bytes_max: body_bytes_max(network),
+            large_bodies: Semaphore::new(LARGE_BODIES_MAX),
             timeout: config.timeout,
             dispatcher: Arc::clone(&dispatcher),
         };

@@ -15,6 +15,7 @@ mod util;
 use super::args::Args;
 use super::context::RpcContext;
 use super::dispatch::Handler::{self, Control, Quick, Wait, Work};
+use super::envelope::Outcome;
 use super::error::RpcError;
 use crate::chain::{StoredHeader, SubmitError, View};
 use crate::store::StoreError;
@@ -81,9 +82,12 @@ pub fn handler(name: &str) -> Option<Handler> {
     })
 }
 
-/// Work that is cheaper for many calls of a batch at once than for each; it changes no verdict.
-pub fn foresee<'a>(context: &RpcContext, calls: impl Iterator<Item = (&'static str, &'a Args)>) {
-    transactions::foresee(context, calls);
+/// The method that [`send_all`] answers many calls of at once.
+pub const SEND: &str = "sendrawtransaction";
+
+/// The outcomes of many [`SEND`] calls, as if they had been made one after the other.
+pub fn send_all(context: &RpcContext, calls: &[&Args]) -> Vec<Outcome> {
+    transactions::send_all(context, calls)
 }
 
 /// A fault of the store: never the caller's.

@@ -153,15 +153,40 @@ fn check_fee_rate(transaction: &Transaction, size: u64, max: Amount) -> Result<(
 
 const FEE_TOO_HIGH: &str = "Fee exceeds maximum configured by user (maxfeerate)";
 
-pub(super) fn sendrawtransaction(context: &RpcContext, args: &Args) -> Outcome {
+/// The transaction that a call wants to send, unless something about the call alone is wrong.
+fn to_send(args: &Args) -> Result<Transaction, RpcError> {
     let transaction = decode_transaction(args.text("hexstring"))?;
     let max = args.amount("maxfeerate", MAX_FEE_RATE)?;
     args.amount("maxburnamount", Amount::ZERO)?;
-    let ids = transaction.ids();
-    if check_fee_rate(&transaction, ids.size, max).is_err() {
+    if check_fee_rate(&transaction, transaction.ids().size, max).is_err() {
         return Err(RpcError::new(ErrorCode::VERIFY, FEE_TOO_HIGH));
     }
-    accepted(ids.txid, context.mempool.submit(transaction))
+    Ok(transaction)
+}
+
+pub(super) fn sendrawtransaction(context: &RpcContext, args: &Args) -> Outcome {
+    let transaction = to_send(args)?;
+    accepted(transaction.txid(), context.mempool.submit(transaction))
+}
+
+pub(super) fn send_all(context: &RpcContext, calls: &[&Args]) -> Vec<Outcome> {
+    let mut transactions = Vec::new();
+    let read: Vec<Result<TxId, RpcError>> = calls
+        .iter()
+        .map(|args| {
+            let transaction = to_send(args)?;
+            let txid = transaction.txid();
+            transactions.push(transaction);
+            Ok(txid)
+        })
+        .collect();
+    let mut verdicts = context.mempool.submit_many(transactions).into_iter();
+    read.into_iter()
+        .map(|read| {
+            let missing = || RpcError::internal("a verdict is missing");
+            read.and_then(|txid| accepted(txid, verdicts.next().ok_or_else(missing)?))
+        })
+        .collect()
 }
 
 /// The answer to a transaction that was handed to the mempool.
@@ -328,23 +353,5 @@ pub(super) fn decodescript(context: &RpcContext, args: &Args) -> Outcome {
             let reason = reason.map_or_else(String::new, |error| error.to_string());
             Err(RpcError::deserialization(format!("Neither a policy nor an address: {reason}")))
         }
-    }
-}
-
-/// Verifies and takes the transactions of a whole batch together, so that each later call finds its own done: signatures
-/// of many are checked at a fraction of the price of each alone.
-pub(super) fn foresee<'a>(context: &RpcContext, calls: impl Iterator<Item = (&'static str, &'a Args)>) {
-    let transactions: Vec<Transaction> = calls
-        .take_while(|(method, _)| *method == "sendrawtransaction")
-        .filter_map(|(_, args)| {
-            let transaction = decode_transaction(args.text("hexstring")).ok()?;
-            let max = args.amount("maxfeerate", MAX_FEE_RATE).ok()?;
-            check_fee_rate(&transaction, transaction.ids().size, max).ok()?;
-            Some(transaction)
-        })
-        .collect();
-    if transactions.len() > 1 {
-        // Verdicts are given call by call: what was taken answers as taken, what was refused is judged again.
-        context.mempool.submit_many(transactions);
     }
 }

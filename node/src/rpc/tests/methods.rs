@@ -4,6 +4,7 @@
 use super::{Setup, TestNode};
 use crate::testing::{self, ChainBuilder};
 use serde_json::{Value, json};
+use setara_api::client::ClientError;
 use setara_core::amount::Amount;
 use setara_core::codec::encode;
 use setara_core::transaction::{Coin, OutPoint, Transaction};
@@ -367,6 +368,48 @@ fn rpc_the_mempool_tells_who_needs_whom() {
         assert_eq!(node.refused("estimatesmartfee", json!([target])).0, -8);
     }
     assert_eq!(node.refused("estimatesmartfee", json!([6, "hasty"])).0, -8);
+}
+
+/// A batch answers as its calls would one by one, although their signatures are verified together.
+#[test]
+fn rpc_a_batch_of_transactions_is_taken_in_order() {
+    let (node, builder, _) = node();
+    let coin = fives(&builder)[0];
+    let pay = |coins: u64| builder.spend(&[coin], &[(testing::address(2), testing::coins(coins))]);
+    // The second replaces the first, the third would replace the second for less; the fourth is broken, then no
+    // transaction, then a good one that is sent twice.
+    let (first, second, third) = (pay(4), pay(3), pay(4));
+    let mut broken = builder.spend(&[fives(&builder)[1]], &[(testing::address(2), testing::coins(4))]);
+    let good = broken.clone();
+    testing::break_signature(&mut broken);
+    let send = |transaction: &Transaction| ("sendrawtransaction", json!([hex::encode(encode(transaction)), 0]));
+    let calls = [
+        send(&first),
+        send(&second),
+        send(&third),
+        send(&broken),
+        ("sendrawtransaction", json!(["zz"])),
+        ("sendrawtransaction", json!([])),
+        send(&good),
+        send(&good),
+        ("getrawmempool", json!([])),
+        ("sendrawtransaction", json!([hex::encode(encode(&good))])),
+    ];
+    let outcomes = node.client().batch(&calls).unwrap();
+    let codes: Vec<i64> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(_) => 0,
+            Err(ClientError::Rpc { code, .. }) => *code,
+            Err(other) => panic!("{other}"),
+        })
+        .collect();
+    assert_eq!(codes, [0, 0, -26, -26, -22, -1, 0, 0, 0, -25], "{outcomes:?}");
+    let mut waiting: Vec<String> = serde_json::from_value(outcomes[8].as_ref().unwrap().clone()).unwrap();
+    waiting.sort();
+    let mut expected = [second.txid().to_string(), good.txid().to_string()];
+    expected.sort();
+    assert_eq!(waiting, expected);
 }
 
 #[test]
