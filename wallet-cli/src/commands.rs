@@ -9,7 +9,7 @@ use crate::network;
 use crate::node::Node;
 use crate::output;
 use crate::random::{OsEntropy, uniform};
-use crate::secret::{NEW_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Secret, Secrets, Source};
+use crate::secret::{self, NEW_PASSWORD_VARIABLE, PASSWORD_VARIABLE, Source};
 use crate::spend::{self, Draft, Fee, Order};
 use crate::sync;
 use serde_json::{Value, json};
@@ -56,7 +56,7 @@ fn create(global: &Global, choose: &ChooseNetwork) -> Result<(), WalletError> {
     if !may_ask && !global.yes && !global.json {
         return Err(needs_yes("the words could not be checked by typing some of them again"));
     }
-    let password = Secrets.password(&new_password_source(global))?;
+    let password = secret::password(&new_password_source(global))?;
     let seed = Seed::generate(&mut OsEntropy)?;
     let words = seed.words();
     if !global.json {
@@ -119,8 +119,8 @@ fn restore(global: &Global, choose: &ChooseNetwork, words: &Source, gap: u32) ->
     let node = connect(global, &network)?;
     // Before anything is typed or written: is there a node to look through?
     node.tip(&network)?;
-    let password = Secrets.password(&new_password_source(global))?;
-    let seed = Seed::from_words(&Secrets.words(words)?)?;
+    let password = secret::password(&new_password_source(global))?;
+    let seed = Seed::from_words(&secret::words(words)?)?;
     // Found before anything is written: a search that breaks off leaves no half-restored file behind.
     let found = account::discover(&Keys::new(&seed), &network, &node, gap)?;
     let mut wallet = Wallet::create(&path, password.as_bytes(), seed, network, found.used)?;
@@ -271,7 +271,7 @@ fn change_password(global: &Global, file: Option<PathBuf>, stdin: bool) -> Resul
         None if stdin => Source::Stdin,
         None => Source::Ask { variable: NEW_PASSWORD_VARIABLE, prompt: "New password: ", twice: true },
     };
-    let password = Secrets.password(&source)?;
+    let password = secret::password(&source)?;
     wallet.change_password(password.as_bytes())?;
     if global.json {
         return print_json(&json!({ "changed": true }));
@@ -289,16 +289,7 @@ fn completions(shell: clap_complete::Shell) -> Result<(), WalletError> {
 fn open(global: &Global) -> Result<Wallet, WalletError> {
     let path = wallet_path(global)?;
     let source = password_source(global, "Password: ", false);
-    Wallet::open(&path, |_: &Label| Secrets.password(&source).map(PasswordBytes))
-}
-
-/// A password as bytes.
-struct PasswordBytes(Secret);
-
-impl AsRef<[u8]> for PasswordBytes {
-    fn as_ref(&self) -> &[u8] {
-        self.0.as_bytes()
-    }
+    Wallet::open(&path, |_: &Label| secret::password(&source))
 }
 
 fn password_source(global: &Global, prompt: &'static str, twice: bool) -> Source {

@@ -21,8 +21,29 @@ const SECRET_BYTES_MAX: usize = 8_192;
 /// Below this many characters a typed password draws a remark; the file may be stolen and guessed at leisure.
 const PASSWORD_CHARS_ADVISED: usize = 10;
 
-/// A password or a line of words. Wiped when dropped; has no `Debug`.
-pub type Secret = Zeroizing<String>;
+/// A password or words. Wiped when dropped; has neither `Debug` nor `Display`, so that it cannot slip into a message.
+pub struct Secret(Zeroizing<String>);
+
+impl Secret {
+    /// Takes a text over.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl core::ops::Deref for Secret {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Secret {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
 
 /// Keeps this process's memory from other eyes as far as the system allows: no core dump, no debugger.
 ///
@@ -56,34 +77,28 @@ pub enum Source {
     },
 }
 
-/// Reads secrets line by line from standard input: the password first, then a new password, then words.
-#[derive(Default)]
-pub struct Secrets;
-
-impl Secrets {
-    /// A password. An empty one is refused: it would protect nothing and is usually an accident.
-    pub fn password(&mut self, source: &Source) -> Result<Secret, WalletError> {
-        let password = match source {
-            Source::File(path) => first_line(&read_file(path)?),
-            Source::Stdin => next_line(&mut io::stdin().lock())?,
-            Source::Ask { variable, prompt, twice } => match from_environment(variable)? {
-                Some(password) => password,
-                None => ask_password(prompt, *twice)?,
-            },
-        };
-        if password.is_empty() {
-            return Err(WalletError::Usage("the password is empty".into()));
-        }
-        Ok(password)
+/// A password. An empty one is refused: it would protect nothing and is usually an accident.
+pub fn password(source: &Source) -> Result<Secret, WalletError> {
+    let password = match source {
+        Source::File(path) => first_line(&read_file(path)?),
+        Source::Stdin => next_line(&mut io::stdin().lock())?,
+        Source::Ask { variable, prompt, twice } => match from_environment(variable)? {
+            Some(password) => password,
+            None => ask_password(prompt, *twice)?,
+        },
+    };
+    if password.is_empty() {
+        return Err(WalletError::Usage("the password is empty".into()));
     }
+    Ok(password)
+}
 
-    /// The 24 words: a whole file, all the rest of standard input, or typed without echo.
-    pub fn words(&mut self, source: &Source) -> Result<Secret, WalletError> {
-        match source {
-            Source::File(path) => read_file(path),
-            Source::Stdin => read_bounded(&mut io::stdin().lock(), "standard input"),
-            Source::Ask { prompt, .. } => ask(prompt),
-        }
+/// The 24 words: a whole file, all the rest of standard input, or typed without echo.
+pub fn words(source: &Source) -> Result<Secret, WalletError> {
+    match source {
+        Source::File(path) => read_file(path),
+        Source::Stdin => read_bounded(&mut io::stdin().lock(), "standard input"),
+        Source::Ask { prompt, .. } => ask(prompt),
     }
 }
 
@@ -101,7 +116,7 @@ fn ask_password(prompt: &str, twice: bool) -> Result<Secret, WalletError> {
 }
 
 fn ask(prompt: &str) -> Result<Secret, WalletError> {
-    rpassword::prompt_password(prompt).map(Zeroizing::new).map_err(|error| match error.kind() {
+    rpassword::prompt_password(prompt).map(Secret::new).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => WalletError::Interrupted,
         _ => WalletError::PasswordNeeded,
     })
@@ -109,7 +124,7 @@ fn ask(prompt: &str) -> Result<Secret, WalletError> {
 
 fn from_environment(variable: &str) -> Result<Option<Secret>, WalletError> {
     match std::env::var(variable) {
-        Ok(value) => Ok(Some(Zeroizing::new(value))),
+        Ok(value) => Ok(Some(Secret::new(value))),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(WalletError::Usage(format!("{variable} is not UTF-8"))),
     }
@@ -151,13 +166,13 @@ fn next_line(reader: &mut impl Read) -> Result<Secret, WalletError> {
 
 fn to_text(bytes: &[u8]) -> Result<Secret, WalletError> {
     let text = std::str::from_utf8(bytes).map_err(|_| WalletError::Usage("a secret is not UTF-8 text".into()))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(Secret::new(text.to_owned()))
 }
 
 /// Without the line end that editors and `echo` add; other white space belongs to the password.
 fn first_line(text: &str) -> Secret {
     let line = text.split('\n').next().unwrap_or_default();
-    Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned())
+    Secret::new(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 #[cfg(test)]
@@ -177,12 +192,12 @@ mod tests {
         let path = directory.path().join("password");
         std::fs::write(&path, "rahasia\n").unwrap();
         let source = Source::File(path.clone());
-        assert_eq!(*Secrets.password(&source).unwrap(), "rahasia");
+        assert_eq!(&*password(&source).unwrap(), "rahasia");
         for (content, code) in [(vec![b'x'; SECRET_BYTES_MAX + 1], "usage"), (vec![0xff], "usage"), (vec![], "usage")] {
             std::fs::write(&path, content).unwrap();
-            assert_eq!(Secrets.password(&source).map(|_| ()).unwrap_err().code(), code);
+            assert_eq!(password(&source).map(|_| ()).unwrap_err().code(), code);
         }
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(Secrets.password(&source).map(|_| ()).unwrap_err().code(), "io");
+        assert_eq!(password(&source).map(|_| ()).unwrap_err().code(), "io");
     }
 }

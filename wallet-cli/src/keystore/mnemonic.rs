@@ -2,6 +2,7 @@
 
 use crate::error::WalletError;
 use crate::random::Entropy;
+use crate::secret::Secret;
 use bip39::{Language, Mnemonic};
 use zeroize::Zeroizing;
 
@@ -41,16 +42,16 @@ impl Seed {
     }
 
     /// The words, separated by single spaces.
-    pub fn words(&self) -> Zeroizing<String> {
+    pub fn words(&self) -> Secret {
         // Room for the longest words, so that no shorter copy is left behind by growing.
-        let mut words = Zeroizing::new(String::with_capacity(24 * 9));
+        let mut words = String::with_capacity(24 * 9);
         for word in self.mnemonic().words() {
             if !words.is_empty() {
                 words.push(' ');
             }
             words.push_str(word);
         }
-        words
+        Secret::new(words)
     }
 
     /// The entropy that the words encode.
@@ -123,7 +124,7 @@ mod tests {
     fn words_and_seeds_match_the_reference_vectors() {
         for (entropy, words, seed) in VECTORS {
             let from_entropy = Seed::from_entropy(&hex::decode(entropy).unwrap()).unwrap();
-            assert_eq!(*from_entropy.words(), words);
+            assert_eq!(&*from_entropy.words(), words);
             let from_words = Seed::from_words(words).unwrap();
             assert_eq!(hex::encode(from_words.entropy()), entropy);
             assert_eq!(hex::encode(from_words.mnemonic().to_seed_normalized("TREZOR")), seed);

@@ -92,6 +92,23 @@ impl Fixture {
     }
 }
 
+/// Compiles only while `T` has no `Debug`: with it, both impls below fit and the call is ambiguous.
+trait NoDebug<Ambiguous> {
+    fn holds() {}
+}
+impl<T: ?Sized> NoDebug<()> for T {}
+impl<T: ?Sized + std::fmt::Debug> NoDebug<u8> for T {}
+
+/// WK4. What holds a secret cannot be printed, not even by accident.
+#[test]
+fn secrets_have_no_debug() {
+    <crate::secret::Secret as NoDebug<_>>::holds();
+    <Seed as NoDebug<_>>::holds();
+    <crate::keystore::Keys as NoDebug<_>>::holds();
+    <Wallet as NoDebug<_>>::holds();
+    <setara_core::keys::SecretKey as NoDebug<_>>::holds();
+}
+
 /// Coins as sen.
 const fn coins(coins: u64) -> u64 {
     coins * 100_000_000
