@@ -86,6 +86,11 @@ impl Writer {
         Self(Vec::with_capacity(bytes))
     }
 
+    /// Goes on behind these bytes: whoever writes many values into one buffer allocates once.
+    pub const fn append_to(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
     /// One byte.
     pub fn u8(&mut self, value: u8) {
         self.0.push(value);
@@ -101,7 +106,7 @@ impl Writer {
         // bincode: one byte up to 250, else a marker and two, four or eight bytes. The same for u32 and u64.
         let mut buffer = [0; 9];
         let length = bincode::encode_into_slice(value, &mut buffer, CONFIG).unwrap_or(0);
-        self.0.extend(buffer.iter().take(length));
+        self.0.extend_from_slice(buffer.get(..length).unwrap_or(&[]));
     }
 
     /// Bytes as they are.

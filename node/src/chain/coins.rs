@@ -181,50 +181,32 @@ impl CoinCache {
         });
     }
 
-    /// Puts every change into `batch`. They stay dirty until [`Self::flushed`].
-    pub fn write(&self, batch: &mut Batch) {
-        let mut rows: Vec<(&OutPoint, Option<&Coin>)> = Vec::with_capacity(self.dirty);
-        let dirty = |entry: &&Entry| entry.dirty;
-        if self.changed_all {
-            rows.extend(
-                self.table.iter().filter(|(_, entry)| entry.dirty).map(|(key, entry)| (key, entry.coin.as_ref())),
-            );
-        } else {
-            rows.extend(self.changed.iter().filter_map(|outpoint| {
-                let entry = self.table.get(outpoint).filter(dirty)?;
-                Some((outpoint, entry.coin.as_ref()))
-            }));
-        }
-        // In key order the store's memory table is filled several times faster.
-        rows.sort_unstable_by_key(|(outpoint, _)| **outpoint);
-        rows.dedup_by_key(|(outpoint, _)| *outpoint);
-        batch.reserve(rows.len() * COIN_ROW_BYTES);
-        for (outpoint, coin) in rows {
-            batch.put_coin(outpoint, coin);
-        }
-    }
-
-    /// The changes are stored: nothing is dirty any more.
-    pub fn flushed(&mut self) {
-        if self.changed_all {
-            self.table.retain(|_, entry| {
-                entry.dirty = false;
+    /// Puts every change into `batch`, in key order, and holds them for stored from here on: should the write fail, the
+    /// chain stops for good and the cache with it.
+    pub fn drain(&mut self, batch: &mut Batch) {
+        let mut rows: Vec<(OutPoint, Option<Coin>)> = Vec::with_capacity(self.dirty);
+        let mut settle = |outpoint: &OutPoint, entry: &mut Entry| {
+            if std::mem::take(&mut entry.dirty) {
                 entry.fresh = false;
-                entry.coin.is_some()
-            });
+                rows.push((*outpoint, entry.coin));
+            }
+            entry.coin.is_some()
+        };
+        if self.changed_all {
+            self.table.retain(settle);
         } else {
             for outpoint in &self.changed {
-                match self.table.get_mut(outpoint) {
-                    Some(Entry { coin: None, .. }) => {
-                        self.table.remove(outpoint);
-                    }
-                    Some(entry) => {
-                        entry.dirty = false;
-                        entry.fresh = false;
-                    }
-                    None => {}
+                let kept = self.table.get_mut(outpoint).is_none_or(|entry| settle(outpoint, entry));
+                if !kept {
+                    self.table.remove(outpoint);
                 }
             }
+        }
+        // In key order the store's memory table is filled several times faster.
+        rows.sort_unstable_by_key(|(outpoint, _)| *outpoint);
+        batch.reserve(rows.len() * COIN_ROW_BYTES);
+        for (outpoint, coin) in &rows {
+            batch.put_coin(outpoint, coin.as_ref());
         }
         self.changed.clear();
         self.changed_all = false;
@@ -261,10 +243,9 @@ mod tests {
 
     fn flush(cache: &mut CoinCache, store: &MemoryStore) -> usize {
         let mut batch = Batch::new();
-        cache.write(&mut batch);
+        cache.drain(&mut batch);
         let changes = batch.len();
         store.write(batch, Durability::Synced).unwrap();
-        cache.flushed();
         changes
     }
 

@@ -158,7 +158,7 @@ impl ChainCore {
         self.pending.take_records(&mut batch);
         self.put_headers(&mut batch);
         if let Some(lowest) = self.pending.lowest.take() {
-            self.coins.write(&mut batch);
+            self.coins.drain(&mut batch);
             for bucket in std::mem::take(&mut self.pending.buckets) {
                 batch.put_bucket(bucket, &self.lattice);
             }
@@ -173,7 +173,6 @@ impl ChainCore {
         }
         self.store.write(batch, Durability::Synced)?;
         failpoint::pass(failpoint::AFTER_FLUSH);
-        self.coins.flushed();
         self.pending.stored = self.height();
         self.pending.flushed_at = now.monotonic;
         Ok(())

@@ -18,6 +18,7 @@ pub use memory::{Faults, MemoryStore};
 pub use rocks::{RocksOptions, RocksStore};
 pub use space::SpaceCheck;
 
+use setara_core::codec::{Codec, Writer};
 use std::sync::Arc;
 
 /// A namespace of keys.
@@ -222,6 +223,18 @@ impl Batch {
         self.bytes.extend_from_slice(&trailer);
         if let Some(Change { value: Some(length), .. }) = self.changes.last_mut() {
             *length += N as u32;
+        }
+    }
+
+    /// Sets `key` to the encoding of `value`, written in place.
+    pub fn put_encoded(&mut self, column: Column, key: &[u8], value: &impl Codec) {
+        self.put(column, key, &[]);
+        let start = self.bytes.len();
+        let mut writer = Writer::append_to(std::mem::take(&mut self.bytes));
+        value.write(&mut writer);
+        self.bytes = writer.finish();
+        if let Some(change) = self.changes.last_mut() {
+            change.value = Some((self.bytes.len() - start) as u32);
         }
     }
 

@@ -271,11 +271,7 @@ impl PutRows for Batch {
     fn put_coin(&mut self, outpoint: &OutPoint, coin: Option<&Coin>) {
         let key = coin_key(outpoint);
         match coin {
-            Some(coin) => {
-                let mut writer = Writer::with_capacity(48);
-                coin.write(&mut writer);
-                self.put(Column::Coins, &key, writer.as_slice());
-            }
+            Some(coin) => self.put_encoded(Column::Coins, &key, coin),
             None => self.delete(Column::Coins, &key),
         }
     }
