@@ -57,7 +57,7 @@ lint: ## Format and clippy, with cargo-deny where it is installed (first time as
 bench: ## Benchmarks on this machine (about 10 min); docs/performance.md explains them
 	scripts/dependencies build
 	scripts/stage "benchmarks (about 10 minutes once built; leave the machine alone meanwhile)"
-	cargo bench --locked --workspace
+	cargo bench --locked -p setara-node --benches
 
 compat: ## Unmodified Bitcoin clients in Python and JavaScript against a real node (about 2 min)
 	scripts/dependencies build compat
