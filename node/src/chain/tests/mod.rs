@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod model;
 mod sides;
+mod threads;
 
 use super::*;
 use crate::store::schema;
