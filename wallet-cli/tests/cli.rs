@@ -248,7 +248,7 @@ fn damaged_files_are_named_and_left_alone() {
 #[test]
 fn two_processes_share_a_wallet_without_losing_an_address() {
     let setup = Setup::with_wallet();
-    let children: Vec<Child> = (0..6).map(|_| setup.command("--json address").spawn().unwrap()).collect();
+    let children: Vec<Child> = (0..4).map(|_| setup.command("--json address").spawn().unwrap()).collect();
     let mut seen = std::collections::BTreeSet::new();
     for child in children {
         let output = child.wait_with_output().unwrap();
