@@ -5,6 +5,7 @@
 //! processes: a convenience for tests), a prompt on the terminal without echo.
 
 use crate::error::WalletError;
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -103,6 +104,8 @@ pub fn words(source: &Source) -> Result<Secret, WalletError> {
 }
 
 fn ask_password(prompt: &str, twice: bool) -> Result<Secret, WalletError> {
+    // Over both questions: what is typed between them is a secret, too.
+    let _hidden = Hidden::start();
     let password = ask(prompt)?;
     if twice {
         if *ask("The same password again: ")? != *password {
@@ -115,7 +118,33 @@ fn ask_password(prompt: &str, twice: bool) -> Result<Secret, WalletError> {
     Ok(password)
 }
 
+/// The terminal without echo, from before the question is shown: `rpassword` asks first and hides then, and shows what a
+/// fast typist or a program enters in between.
+struct Hidden {
+    terminal: File,
+    before: Termios,
+}
+
+impl Hidden {
+    /// `None` where there is no terminal: then nothing is shown either.
+    fn start() -> Option<Self> {
+        let terminal = File::options().read(true).write(true).open("/dev/tty").ok()?;
+        let before = tcgetattr(&terminal).ok()?;
+        let mut hidden = before.clone();
+        hidden.local_modes.remove(LocalModes::ECHO | LocalModes::ECHONL);
+        tcsetattr(&terminal, OptionalActions::Now, &hidden).ok()?;
+        Some(Self { terminal, before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
+    }
+}
+
 fn ask(prompt: &str) -> Result<Secret, WalletError> {
+    let _hidden = Hidden::start();
     rpassword::prompt_password(prompt).map(Secret::new).map_err(|error| match error.kind() {
         io::ErrorKind::Interrupted => WalletError::Interrupted,
         _ => WalletError::PasswordNeeded,
