@@ -11,6 +11,7 @@ pub mod mempool;
 pub mod mining;
 #[cfg(feature = "rocksdb")]
 pub mod node;
+pub mod p2p;
 pub mod rpc;
 pub mod signals;
 pub mod store;

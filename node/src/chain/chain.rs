@@ -13,7 +13,8 @@ use super::coins::CoinCache;
 use super::early::EarlyBlocks;
 use super::events::Shared;
 use super::flush::Pending;
-use super::tree::{HeaderTree, NodeId};
+use super::headers::SharedTree;
+use super::tree::NodeId;
 use super::verify::{Prepared, Unprepared, Verifier};
 use super::{Accepted, ChainFault, SubmitError};
 use crate::store::schema::flags;
@@ -98,7 +99,7 @@ pub struct ChainCore {
     pub(super) store: Arc<dyn Store>,
     pub(super) options: ChainOptions,
     pub(super) verifier: Verifier,
-    pub(super) tree: HeaderTree,
+    pub(super) tree: SharedTree,
     /// The active chain by height.
     pub(super) active: Vec<NodeId>,
     pub(super) state: ChainState,

@@ -240,7 +240,7 @@ impl ChainCore {
     /// The ends of all branches, the active one first.
     pub(super) fn tips(&self) -> Vec<ChainTip> {
         let tip = self.tip_id();
-        let leaves = self.tree.leaves().filter(|leaf| *leaf != tip);
+        let leaves = self.tree.leaves().into_iter().filter(|leaf| *leaf != tip);
         std::iter::once(tip)
             .chain(leaves)
             .filter(|id| *id == tip || !self.is_active(*id))

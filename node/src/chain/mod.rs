@@ -18,6 +18,7 @@ mod events;
 pub mod failpoint;
 mod flush;
 mod hasher;
+mod headers;
 mod known;
 mod open;
 mod reorg;
@@ -34,6 +35,7 @@ pub use audit::{AuditTask, AuditVerdict};
 pub use chain::{ChainCore, ChainOptions, Now, Origin};
 pub use early::{EARLY_BLOCKS_MAX, EARLY_BYTES_MAX};
 pub use events::TipInfo;
+pub use headers::{HeaderPoint, Headers, KnownHeader};
 pub use known::KnownSignatures;
 pub use verify::{BATCH_SIGNATURES, Verifier};
 pub use view::{ChainTip, CoinsTotal, StoredHeader, TipStatus, UPDATES_MAX, Updates, View};
@@ -55,6 +57,15 @@ pub enum Accepted {
     Duplicate,
     /// Nobody asked for it and it does not help: it was not kept.
     Ignored,
+}
+
+/// What became of submitted headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadersTaken {
+    /// How many were not known before.
+    pub new: u64,
+    /// The last of them.
+    pub last: HeaderPoint,
 }
 
 /// Why a submitted block was not accepted.

@@ -13,6 +13,7 @@ use super::events::Shared;
 use super::failpoint;
 use super::flush::Pending;
 use super::hasher::KeyedState;
+use super::headers::SharedTree;
 use super::tree::{HeaderTree, NodeId};
 use super::verify::Verifier;
 use super::view::View;
@@ -65,7 +66,7 @@ impl ChainCore {
             store,
             options,
             verifier,
-            tree,
+            tree: SharedTree::new(tree),
             active,
             state,
             lattice,

@@ -24,7 +24,7 @@ use std::collections::{BTreeSet, HashMap};
 pub struct NodeId(u32);
 
 /// One block.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Node {
     /// What the next header is held against.
     pub state: HeaderState,
@@ -95,6 +95,8 @@ pub struct HeaderTree {
     candidates: BTreeSet<Rank>,
     /// Blocks without children.
     leaves: BTreeSet<NodeId>,
+    /// The header with the most work that is not bad, its body here or not; the first known on equal work.
+    best_header: NodeId,
     last_sequence: u64,
     /// Nodes that differ from what is stored.
     dirty: BTreeSet<NodeId>,
@@ -126,6 +128,7 @@ impl HeaderTree {
             by_hash,
             candidates: BTreeSet::new(),
             leaves: BTreeSet::from([id]),
+            best_header: id,
             last_sequence: 0,
             dirty: BTreeSet::from([id]),
         };
@@ -185,7 +188,27 @@ impl HeaderTree {
         self.leaves.remove(&parent);
         self.leaves.insert(id);
         self.dirty.insert(id);
+        if !bad_ancestor && self.node(id).state.work > self.node(self.best_header).state.work {
+            self.best_header = id;
+        }
         id
+    }
+
+    /// The header with the most work that is not bad, its body here or not.
+    pub const fn best_header(&self) -> NodeId {
+        self.best_header
+    }
+
+    /// Looks for it among all, since marks have changed: parents stand before children, earlier headers before later.
+    fn find_best_header(&mut self) {
+        let mut best = NodeId(0);
+        for index in 0..self.nodes.len() {
+            let node = &self.nodes[index];
+            if !node.is_bad() && node.state.work > self.node(best).state.work {
+                best = NodeId(index as u32);
+            }
+        }
+        self.best_header = best;
     }
 
     /// Takes over what was stored of a node inserted by [`Self::insert`], while loading.
@@ -274,6 +297,9 @@ impl HeaderTree {
                 self.node_mut(above).bad_ancestor = true;
             }
         }
+        if self.node(self.best_header).is_bad() {
+            self.find_best_header();
+        }
     }
 
     /// Forgets the body of a failed block; the mark stays.
@@ -333,6 +359,7 @@ impl HeaderTree {
             self.nodes[index].bad_ancestor = below.unwrap_or(false);
             self.offer(NodeId(index as u32));
         }
+        self.find_best_header();
     }
 
     /// The block that should be the tip, if any may.

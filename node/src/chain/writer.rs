@@ -6,6 +6,7 @@
 use super::audit::{AuditTask, AuditVerdict};
 use super::chain::{ChainCore, ChainOptions, Now, Origin};
 use super::events::{Shared, TipInfo};
+use super::headers::Headers;
 use super::verify::Verifier;
 use super::view::{ChainTip, View};
 use super::{Accepted, ChainFault, SubmitError};
@@ -72,6 +73,7 @@ pub struct ChainHandle {
 struct Inner {
     commands: SyncSender<Command>,
     shared: Arc<Shared>,
+    headers: Headers,
     verifier: Verifier,
     stopping: Arc<AtomicBool>,
     thread: Mutex<Option<JoinHandle<()>>>,
@@ -88,7 +90,7 @@ impl ChainHandle {
         let core = ChainCore::open(store, verifier.clone(), options, read(&*clock))?;
         let (commands, queue) = mpsc::sync_channel(QUEUE_COMMANDS);
         let stopping = Arc::new(AtomicBool::new(false));
-        let shared = core.shared.clone();
+        let (shared, headers) = (core.shared.clone(), core.tree.reader());
         let writer = Writer {
             core,
             queue,
@@ -102,7 +104,7 @@ impl ChainHandle {
             .name("chain".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| ChainFault::Panicked(format!("the chain's thread cannot start: {error}")))?;
-        let inner = Inner { commands, shared, verifier, stopping, thread: Mutex::new(Some(thread)) };
+        let inner = Inner { commands, shared, headers, verifier, stopping, thread: Mutex::new(Some(thread)) };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -164,6 +166,11 @@ impl ChainHandle {
     /// The newest view: cheap, and it stays as it is.
     pub fn view(&self) -> Arc<View> {
         self.inner.shared.view()
+    }
+
+    /// All headers, those above the tip too.
+    pub fn headers(&self) -> &Headers {
+        &self.inner.headers
     }
 
     /// Tells when the view has moved.

@@ -1,0 +1,221 @@
+//! The tree of headers as others see it: shared with readers, changed by the chain's thread alone.
+//!
+//! [`SharedTree`] is the writer's end: each call is one short lock, and nothing is held between calls. [`Headers`] is what
+//! peers' sync reads: each answer is of one moment. Not here: bodies, coins, rules.
+
+use super::tree::{HeaderTree, Node, NodeId};
+use crate::store::schema::{HeaderRow, flags};
+use parking_lot::RwLock;
+use setara_core::block::Header;
+use setara_core::consensus::HeaderState;
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use setara_core::pow::Work;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A place in the tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeaderPoint {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its height.
+    pub height: Height,
+    /// Work of its branch.
+    pub work: Work,
+}
+
+/// What is known of a header.
+#[derive(Debug, Clone, Copy)]
+pub struct KnownHeader {
+    /// What the next header is held against.
+    pub state: HeaderState,
+    /// The header.
+    pub header: Header,
+    /// Whether its body is here.
+    pub has_body: bool,
+    /// Whether it was once part of the active chain: then its body has been fully validated.
+    pub connected: bool,
+    /// Whether it, or a block below it, has failed or is not wanted.
+    pub bad: bool,
+}
+
+impl KnownHeader {
+    /// Where it stands.
+    pub const fn point(&self) -> HeaderPoint {
+        HeaderPoint { hash: self.state.hash, height: self.state.height, work: self.state.work }
+    }
+}
+
+impl From<&Node> for KnownHeader {
+    fn from(node: &Node) -> Self {
+        Self {
+            state: node.state,
+            header: node.header,
+            has_body: node.has(flags::BODY),
+            connected: node.has(flags::CONNECTED),
+            bad: node.is_bad(),
+        }
+    }
+}
+
+/// Reads the tree. Cheap to clone.
+#[derive(Clone)]
+pub struct Headers(Arc<RwLock<HeaderTree>>);
+
+impl Headers {
+    /// What is known of a header.
+    pub fn get(&self, hash: &BlockHash) -> Option<KnownHeader> {
+        let tree = self.0.read();
+        tree.find(hash).map(|id| tree.node(id).into())
+    }
+
+    /// The header with the most work that is not bad, its body here or not.
+    pub fn best(&self) -> KnownHeader {
+        let tree = self.0.read();
+        tree.node(tree.best_header()).into()
+    }
+
+    /// The block of the branch that ends in `hash` at a height.
+    pub fn ancestor(&self, hash: &BlockHash, height: Height) -> Option<KnownHeader> {
+        let tree = self.0.read();
+        let id = tree.find(hash)?;
+        tree.branch(id).map(|id| tree.node(id)).find(|node| node.height() <= height).map(KnownHeader::from)
+    }
+
+    /// Hashes from `hash` downwards, ten by one step and then ever further apart, genesis last.
+    pub fn locator(&self, hash: &BlockHash) -> Vec<BlockHash> {
+        let tree = self.0.read();
+        let Some(id) = tree.find(hash) else { return Vec::new() };
+        let (mut hashes, mut step, mut wait) = (Vec::new(), 1u32, 0u32);
+        for id in tree.branch(id) {
+            let node = tree.node(id);
+            if wait > 0 && node.height() != Height::GENESIS {
+                wait -= 1;
+                continue;
+            }
+            hashes.push(node.hash());
+            if hashes.len() >= 10 {
+                step = step.saturating_mul(2);
+            }
+            wait = step - 1;
+        }
+        hashes
+    }
+
+    /// Where two branches part: the highest block that both have.
+    pub fn fork(&self, a: &BlockHash, b: &BlockHash) -> Option<HeaderPoint> {
+        let tree = self.0.read();
+        let (mut a, mut b) = (tree.find(a)?, tree.find(b)?);
+        while a != b {
+            let higher = if tree.node(a).height() >= tree.node(b).height() { &mut a } else { &mut b };
+            *higher = tree.node(*higher).parent?;
+        }
+        Some(KnownHeader::from(tree.node(a)).point())
+    }
+
+    /// The blocks of the branch that ends in `target` whose bodies are not here and who are at most `ahead` above the
+    /// highest block below which none is missing: lowest first, at most `max`. Empty for a bad branch.
+    pub fn missing_bodies(&self, target: &BlockHash, ahead: u32, max: usize) -> Vec<HeaderPoint> {
+        let tree = self.0.read();
+        let Some(id) = tree.find(target).filter(|id| !tree.node(*id).is_bad()) else { return Vec::new() };
+        let above: Vec<NodeId> = tree.branch(id).take_while(|id| !tree.node(*id).is_complete()).collect();
+        let within = above.iter().rev().take(ahead as usize).map(|id| tree.node(*id));
+        let missing = within.filter(|node| !node.has(flags::BODY));
+        missing.take(max).map(|node| KnownHeader::from(node).point()).collect()
+    }
+}
+
+/// The writer's end.
+pub(super) struct SharedTree(Arc<RwLock<HeaderTree>>);
+
+impl SharedTree {
+    pub fn new(tree: HeaderTree) -> Self {
+        Self(Arc::new(RwLock::new(tree)))
+    }
+
+    pub fn reader(&self) -> Headers {
+        Headers(self.0.clone())
+    }
+
+    pub fn genesis(&self) -> NodeId {
+        self.0.read().genesis()
+    }
+
+    pub fn find(&self, hash: &BlockHash) -> Option<NodeId> {
+        self.0.read().find(hash)
+    }
+
+    pub fn node(&self, id: NodeId) -> Node {
+        *self.0.read().node(id)
+    }
+
+    pub fn insert(&self, parent: NodeId, state: HeaderState, header: Header) -> NodeId {
+        self.0.write().insert(parent, state, header)
+    }
+
+    pub fn set_body(&self, id: NodeId, tx_count: u32, size: u32) {
+        self.0.write().set_body(id, tx_count, size);
+    }
+
+    pub fn set_flags(&self, id: NodeId, bits: u8) {
+        self.0.write().set_flags(id, bits);
+    }
+
+    pub fn set_bad(&self, id: NodeId, bit: u8) {
+        self.0.write().set_bad(id, bit);
+    }
+
+    pub fn drop_body(&self, id: NodeId) {
+        self.0.write().drop_body(id);
+    }
+
+    pub fn reconsider(&self, id: NodeId) {
+        self.0.write().reconsider(id);
+    }
+
+    pub fn set_aside(&self, id: NodeId) {
+        self.0.write().set_aside(id);
+    }
+
+    pub fn is_aside(&self, id: NodeId) -> bool {
+        self.0.read().is_aside(id)
+    }
+
+    pub fn release(&self) {
+        self.0.write().release();
+    }
+
+    pub fn refresh(&self) {
+        self.0.write().refresh();
+    }
+
+    pub fn best(&self) -> Option<NodeId> {
+        self.0.read().best()
+    }
+
+    pub fn prune_candidates(&self, tip: NodeId) {
+        self.0.write().prune_candidates(tip);
+    }
+
+    /// `id`, its parent, and so on down to genesis.
+    pub fn branch(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        std::iter::successors(Some(id), |id| self.node(*id).parent)
+    }
+
+    pub fn leaves(&self) -> Vec<NodeId> {
+        self.0.read().leaves().collect()
+    }
+
+    pub fn row(&self, id: NodeId) -> HeaderRow {
+        self.0.read().row(id)
+    }
+
+    pub fn take_dirty(&self) -> BTreeSet<NodeId> {
+        self.0.write().take_dirty()
+    }
+
+    pub fn has_dirty(&self) -> bool {
+        self.0.read().has_dirty()
+    }
+}

@@ -1,0 +1,1 @@
+//! New blocks between peers: announcing, asking, rebuilding.

@@ -1,0 +1,1 @@
+//! Compact blocks: made, and taken apart again (BIP 152).

@@ -1,0 +1,1 @@
+//! Bodies from all peers at once: window, stalling, order.

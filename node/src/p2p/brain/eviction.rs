@@ -1,0 +1,1 @@
+//! Which incoming connection gives way when places are short.

@@ -1,0 +1,1 @@
+//! Transactions whose parents are missing, within bounds.

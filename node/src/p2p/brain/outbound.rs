@@ -1,0 +1,1 @@
+//! Which connections to open: full, block-only, feelers, anchors, extra ones.

@@ -1,0 +1,1 @@
+//! Headers with too little work, checked twice before they are stored.

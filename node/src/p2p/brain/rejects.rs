@@ -1,0 +1,1 @@
+//! A rolling filter of what was refused.

@@ -1,0 +1,1 @@
+//! Transactions between peers: announcing, asking, serving.

@@ -1,0 +1,1 @@
+//! Which transaction is asked of whom, and when of somebody else.

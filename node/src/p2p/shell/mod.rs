@@ -1,0 +1,3 @@
+//! The shell: moves bytes between sockets and the brain. It decides nothing.
+
+pub mod noise;

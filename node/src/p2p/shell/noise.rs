@@ -1,0 +1,1 @@
+//! Preamble, Noise handshake, encrypted frames: bytes in, bytes out, no sockets.
