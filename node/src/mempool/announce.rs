@@ -92,18 +92,26 @@ impl Mempool {
         Moment(self.inner.lock().graph.next_id())
     }
 
-    /// The transaction with exactly this witness, if it entered before `moment`.
-    pub fn wtxid_before(&self, wtxid: &WtxId, moment: Moment) -> Option<Arc<Transaction>> {
+    /// The transaction with exactly this witness and its size, if it entered before `moment`.
+    pub fn wtxid_before(&self, wtxid: &WtxId, moment: Moment) -> Option<(Arc<Transaction>, u64)> {
         let inner = self.inner.lock();
         let id = inner.graph.id_of_wtxid(wtxid).filter(|id| *id < moment.0)?;
-        Some(inner.graph.node(id)?.entry.transaction.clone())
+        let entry = &inner.graph.node(id)?.entry;
+        Some((entry.transaction.clone(), entry.ids.size))
     }
 
-    /// The transaction, with whatever witness, if it entered before `moment`.
-    pub fn txid_before(&self, txid: &TxId, moment: Moment) -> Option<Arc<Transaction>> {
+    /// The transaction, with whatever witness, and its size, if it entered before `moment`.
+    pub fn txid_before(&self, txid: &TxId, moment: Moment) -> Option<(Arc<Transaction>, u64)> {
         let inner = self.inner.lock();
         let id = inner.graph.id_of(txid).filter(|id| *id < moment.0)?;
-        Some(inner.graph.node(id)?.entry.transaction.clone())
+        let entry = &inner.graph.node(id)?.entry;
+        Some((entry.transaction.clone(), entry.ids.size))
+    }
+
+    /// The txid of the transaction with exactly this witness.
+    pub fn txid_of(&self, wtxid: &WtxId) -> Option<TxId> {
+        let inner = self.inner.lock();
+        Some(inner.graph.node(inner.graph.id_of_wtxid(wtxid)?)?.entry.ids.txid)
     }
 
     /// Everything, to rebuild a compact block from: shared, not copied, in order of entering.

@@ -30,6 +30,8 @@ struct Orphan {
     score: u64,
     /// Who sent it: to blame if it turns out to be invalid.
     sender: PeerId,
+    /// Parents that neither the chain nor the mempool had.
+    missing: BTreeSet<TxId>,
     announcers: BTreeMap<PeerId, Place>,
 }
 
@@ -60,7 +62,8 @@ impl Orphanage {
             self.by_outpoint.extend(transaction.inputs.iter().map(|input| (input.outpoint, ids.wtxid)));
             self.bytes += ids.size;
             let score = 1 + inputs / INPUTS_PER_POINT;
-            let orphan = Orphan { transaction, ids, score, sender: peer, announcers: BTreeMap::new() };
+            let orphan =
+                Orphan { transaction, ids, score, sender: peer, missing: BTreeSet::new(), announcers: BTreeMap::new() };
             self.orphans.insert(ids.wtxid, orphan);
         }
         self.add_announcer(peer, &ids.wtxid);
@@ -106,10 +109,21 @@ impl Orphanage {
         Some(self.orphans.get(wtxid)?.sender)
     }
 
-    /// The transactions whose outputs an orphan spends.
-    pub fn parents(&self, wtxid: &WtxId) -> BTreeSet<TxId> {
-        let orphan = self.orphans.get(wtxid);
-        orphan.into_iter().flat_map(|orphan| &orphan.transaction.inputs).map(|input| input.outpoint.txid).collect()
+    /// Says which of its parents are to be asked for.
+    pub fn set_missing(&mut self, wtxid: &WtxId, missing: BTreeSet<TxId>) {
+        if let Some(orphan) = self.orphans.get_mut(wtxid) {
+            orphan.missing = missing;
+        }
+    }
+
+    /// The parents that are to be asked for.
+    pub fn missing(&self, wtxid: &WtxId) -> BTreeSet<TxId> {
+        self.orphans.get(wtxid).map(|orphan| orphan.missing.clone()).unwrap_or_default()
+    }
+
+    /// It is to be looked at again on behalf of this announcer.
+    pub fn ready(&mut self, peer: PeerId, wtxid: &WtxId) {
+        self.mark(peer, wtxid, true);
     }
 
     /// A parent has arrived: its children are to be looked at again, each on behalf of its sender if that still
