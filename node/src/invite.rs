@@ -14,6 +14,7 @@ use crate::p2p::shell::frames::Received;
 use crate::p2p::shell::noise::{Handshake, Role, Session, StaticKey};
 use crate::p2p::shell::{conn, dial};
 use setara_core::hash::BlockHash;
+use setara_core::limits;
 use setara_core::network::Network;
 use std::fmt;
 use std::io;
@@ -182,7 +183,7 @@ async fn ask(invite: &Invite, proxy: Option<SocketAddr>) -> Result<Vec<u8>, Stri
         return Err("an onion address needs --proxy".to_owned());
     }
     let mut stream = dial::connect(address, proxy).await.map_err(|error| error.to_string())?;
-    let handshake = Handshake::new(Role::Initiator, &StaticKey::generate(), invite.genesis);
+    let handshake = Handshake::new(Role::Initiator, &StaticKey::generate(), invite.genesis, limits::BLOCK_BYTES_MAX);
     let greeted = conn::greet(&mut stream, handshake, invite.key).await.map_err(|error| error.to_string())?;
     let receiving = receive(&mut stream, greeted.session, greeted.rest);
     timeout(FETCH_TIMEOUT, receiving).await.map_err(|_| "it did not send the genesis file in time".to_owned())?
@@ -195,7 +196,7 @@ async fn receive(stream: &mut TcpStream, mut session: Session, rest: Vec<u8>) ->
     let mut bytes = rest;
     loop {
         session.receive(&bytes).map_err(|error| error.to_string())?;
-        while let Some(received) = session.next_frame().map_err(|error| error.to_string())? {
+        while let Some(received) = session.next_frame() {
             match received {
                 Received::Frame { kind: kind::GENESIS, body } => {
                     return match Message::decode(kind::GENESIS, body, 0) {

@@ -10,7 +10,7 @@ mod codec;
 mod records;
 
 pub use body::{BlockTransactions, CompactBlock, Hello, Prefilled, Reference, Serves, services};
-pub use codec::MessageError;
+pub use codec::{MessageError, UNKNOWN_FRAME_BYTES_MAX, frame_limit};
 pub use records::{AddressRecord, NetAddress, PeerAddress};
 
 use setara_core::block::Header;

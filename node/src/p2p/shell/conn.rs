@@ -4,7 +4,7 @@
 //! when the brain has too much to do, and when its own peer does not take what is queued for it.
 
 use super::frames::Received;
-use super::noise::{Handshake, HandshakeError, Role, Session, StaticKey};
+use super::noise::{Handshake, HandshakeError, Role, Session, SessionError, StaticKey};
 use super::outbox::{Item, Outbox, SEND_STUCK};
 use super::stats::Stats;
 use crate::chain::ChainHandle;
@@ -106,7 +106,7 @@ pub async fn greet(
 
 /// A handshake of this node.
 pub fn handshake(role: Role, key: &StaticKey, chain: &ChainHandle) -> Handshake {
-    Handshake::new(role, key, chain.network().genesis_hash())
+    Handshake::new(role, key, chain.network().genesis_hash(), chain.network().max_block_bytes)
 }
 
 /// An event and the memory that it holds until the brain has seen it.
@@ -170,15 +170,11 @@ impl Connection {
                 self.count(&self.stats.received, &self.office.totals.received, bytes.len());
             }
             let received = session.lock().receive(&bytes);
-            if received.is_err() {
-                self.garbage(Offence::Undecodable("transport")).await;
-                return "undecodable bytes";
-            }
             loop {
                 let next = session.lock().next_frame();
                 match next {
-                    Ok(None) => break,
-                    Ok(Some(Received::Frame { kind, body })) => {
+                    None => break,
+                    Some(Received::Frame { kind, body }) => {
                         self.stats.received.count_message(kind, body.len() + 4);
                         let max = self.office.chain.network().max_block_bytes;
                         let size = body.len();
@@ -195,18 +191,27 @@ impl Connection {
                             }
                         }
                     }
-                    Ok(Some(Received::Unknown { .. })) => {
+                    Some(Received::Unknown { .. }) => {
                         unknown += 1;
                         if unknown > UNKNOWN_FRAMES_MAX {
                             self.garbage(Offence::Flood("unknown kinds")).await;
                             return "a flood of unknown kinds";
                         }
                     }
-                    Err(error) => {
-                        tracing::debug!(peer = self.peer.0, %error, "bad frame");
-                        self.garbage(error.offence()).await;
-                        return "a bad frame";
-                    }
+                }
+            }
+            // What came before the fault still counts.
+            match received {
+                Ok(()) => {}
+                Err(SessionError::Frame(error)) => {
+                    tracing::debug!(peer = self.peer.0, %error, "bad frame");
+                    self.garbage(Offence::Oversized(error.kind)).await;
+                    return "a bad frame";
+                }
+                Err(error) => {
+                    tracing::debug!(peer = self.peer.0, %error, "bad bytes");
+                    self.garbage(Offence::Undecodable("transport")).await;
+                    return "undecodable bytes";
                 }
             }
             // Whoever asks without listening is not heard further.
@@ -234,13 +239,14 @@ impl Connection {
     }
 
     async fn write(&self, mut socket: OwnedWriteHalf, session: &Mutex<Session>) -> &'static str {
-        let mut bytes = Vec::with_capacity(WRITE_BYTES);
+        let (mut frames, mut bytes) = (Vec::new(), Vec::with_capacity(WRITE_BYTES));
         loop {
             if self.outbox.is_overflown() {
                 return "too much was asked for";
             }
+            frames.clear();
             bytes.clear();
-            while bytes.len() < WRITE_BYTES {
+            while frames.len() < WRITE_BYTES {
                 let Some(item) = self.outbox.pop() else { break };
                 let frame = match self.frame(item).await {
                     Ok(frame) => frame,
@@ -250,9 +256,9 @@ impl Connection {
                     }
                 };
                 self.stats.sent.count_message(frame[0], frame.len());
-                session.lock().send(&frame, &mut bytes);
+                frames.extend_from_slice(&frame);
             }
-            if bytes.is_empty() {
+            if frames.is_empty() {
                 if let Some(ending) = self.outbox.ending() {
                     let _ = timeout(SEND_STUCK, socket.shutdown()).await;
                     return ended(&ending);
@@ -260,6 +266,7 @@ impl Connection {
                 self.outbox.filled.notified().await;
                 continue;
             }
+            session.lock().send(&frames, &mut bytes);
             let mut left = bytes.as_slice();
             while !left.is_empty() {
                 match timeout(SEND_STUCK, socket.write(left)).await {
