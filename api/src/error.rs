@@ -46,6 +46,16 @@ codes! {
     ALREADY_IN_CHAIN = -27,
     /// The node is still loading.
     WARM_UP = -28,
+    /// A node is to be kept that is kept already, or a ban is there already.
+    CLIENT_NODE_ALREADY_ADDED = -23,
+    /// A node is not kept.
+    CLIENT_NODE_NOT_ADDED = -24,
+    /// No connection like that.
+    CLIENT_NODE_NOT_CONNECTED = -29,
+    /// Neither an IP address nor a subnet, or not a known one.
+    CLIENT_INVALID_IP_OR_SUBNET = -30,
+    /// The peer-to-peer network does not run.
+    P2P_DISABLED = -31,
     /// The node is stopping, or a bounded wait ended first.
     LIMIT_EXCEEDED = -37,
 }

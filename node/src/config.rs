@@ -10,14 +10,16 @@ mod parse;
 
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
+use crate::invite::{self, Invite, InviteError};
 use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
 pub use options::{OPTIONS, OptionSpec, Shape};
-pub use parse::{HostName, IpRange, RpcAuth, RpcWhitelist};
+pub use parse::{HostName, IpRange, PeerName, RpcAuth, RpcWhitelist};
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::network::Network;
+use setara_core::pow::Work;
 use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -39,6 +41,8 @@ pub struct Config {
     pub network: Arc<Network>,
     /// Where data is kept, all networks.
     pub data_dir: PathBuf,
+    /// Other nodes.
+    pub peers: PeersConfig,
     /// The RPC server.
     pub rpc: RpcConfig,
     /// Bytes of memory for the database and its coins.
@@ -53,6 +57,29 @@ pub struct Config {
     pub mining: MiningConfig,
     /// The log.
     pub log: LogConfig,
+}
+
+/// Options of the peer-to-peer network.
+#[derive(Debug, Clone)]
+pub struct PeersConfig {
+    /// Where other nodes may connect; `None` listens nowhere.
+    pub listen: Option<SocketAddr>,
+    /// Connect to these and to no others.
+    pub connect: Vec<PeerName>,
+    /// Keep connections to these.
+    pub add: Vec<PeerName>,
+    /// Where others reach this node.
+    pub external: Vec<PeerName>,
+    /// Incoming connections at most.
+    pub inbound_max: usize,
+    /// Whether loopback and private addresses count as any others.
+    pub allow_private: bool,
+    /// A SOCKS5 proxy for every dial.
+    pub proxy: Option<SocketAddr>,
+    /// Whether the static key is kept.
+    pub lasting_identity: bool,
+    /// Headers with less work are not stored.
+    pub minimum_work: Work,
 }
 
 /// Options of the RPC server.
@@ -202,6 +229,8 @@ pub enum Request {
     Call(Box<Config>, Call),
     /// Make or show a network.
     Genesis(GenesisCommand),
+    /// Print an invite to this node's network, perhaps at an address of the operator's choice.
+    Invite(Box<Config>, Option<PeerName>),
 }
 
 /// Why there is nothing to do.
@@ -213,6 +242,9 @@ pub enum RequestError {
     /// A wrong configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// An invite that leads nowhere.
+    #[error(transparent)]
+    Invite(#[from] InviteError),
 }
 
 /// The command line.
@@ -236,6 +268,19 @@ fn command() -> Command {
         .args(options::arguments())
         .arg(Arg::new("METHOD").required(true).help("The method"))
         .arg(Arg::new("PARAMS").num_args(0..).trailing_var_arg(true).allow_hyphen_values(true).help("Its parameters"));
+    let invite = Command::new("invite")
+        .about("Print one string with which another machine can join this node's network")
+        .args(options::arguments())
+        .arg(
+            Arg::new("address")
+                .long("address")
+                .value_name("HOST:PORT")
+                .help("Where others reach this node [default: the first --external-address]"),
+        );
+    let join = Command::new("join")
+        .about("Join a network by an invite: fetch its genesis file from the peer, check it, and run a node")
+        .args(options::arguments())
+        .arg(Arg::new("INVITE").required(true).help("setara://[KEY@]HOST:PORT/GENESIS_HASH"));
     Command::new("setara-node")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
@@ -244,6 +289,8 @@ fn command() -> Command {
         .subcommand(call)
         .subcommand(config)
         .subcommand(genesis)
+        .subcommand(invite)
+        .subcommand(join)
 }
 
 /// Reads a command line (program name first) and an environment.
@@ -267,6 +314,17 @@ pub fn request(
             let call = Call { method: texts("METHOD").collect(), params: texts("PARAMS").collect() };
             Ok(Request::Call(Box::new(resolve(&mut layers, environment)?), call))
         }
+        Some(("invite", matches)) => {
+            layers.add_flags(matches);
+            let address = matches.get_one::<String>("address").map(|text| text.parse()).transpose();
+            let invalid = |reason| ConfigError::Invalid { name: "--address".to_owned(), reason };
+            let config = resolve(&mut layers, environment)?;
+            Ok(Request::Invite(Box::new(config), address.map_err(invalid)?))
+        }
+        Some(("join", matches)) => {
+            layers.add_flags(matches);
+            Ok(Request::Run(Box::new(join(layers, matches, environment)?)))
+        }
         Some((_, matches)) => {
             layers.add_flags(matches);
             let config = resolve(&mut layers, environment)?;
@@ -274,6 +332,36 @@ pub fn request(
         }
         None => Ok(Request::Run(Box::new(resolve(&mut layers, environment)?))),
     }
+}
+
+/// The configuration of a node that joins by an invite: its network and its first peer come from there.
+fn join(
+    mut layers: Layers,
+    matches: &clap::ArgMatches,
+    environment: impl Iterator<Item = (String, String)>,
+) -> Result<Config, RequestError> {
+    for name in ["network", "genesis", "connect"] {
+        if layers.get(name).is_some() {
+            return Err(invalid(&layers, name, "means nothing beside an invite").into());
+        }
+    }
+    let environment: Vec<(String, String)> = environment.collect();
+    let home = environment.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
+    let text = matches.get_one::<String>("INVITE").map_or("", String::as_str);
+    let invite: Invite = text.parse()?;
+    let folder = data_dir(&layers, home.as_ref())?;
+    let proxy = one(&layers, "proxy", parse::socket_address)?;
+    let built_in = ["main", "test", "dev"]
+        .into_iter()
+        .find(|name| Network::built_in(name).is_some_and(|network| network.genesis_hash() == invite.genesis));
+    match built_in {
+        Some(name) => layers.set_flag("network", name.to_owned()),
+        None => layers.set_flag("genesis", invite::fetch(&invite, &folder, proxy)?.display().to_string()),
+    }
+    let peer = invite.to_string();
+    let peer = peer.trim_start_matches("setara://").split('/').next().unwrap_or_default();
+    layers.set_flag("add-peer", peer.rsplit('@').next().unwrap_or_default().to_owned());
+    Ok(resolve(&mut layers, environment.into_iter())?)
 }
 
 /// Adds the other sources to the command line's and types the result.
@@ -382,6 +470,7 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
     let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
     Ok(Config {
+        peers: peers(layers, &network)?,
         rpc: rpc(layers, &network)?,
         db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
         index: !flag("no-index")?,
@@ -400,6 +489,34 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
         },
         network: Arc::new(network),
         data_dir,
+    })
+}
+
+fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError> {
+    let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
+    // One that shares its hash with the whole world, as the built-in development network does, stays on this machine.
+    let is_dev = network.name == "dev";
+    let everywhere = if is_dev { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let default = SocketAddr::new(everywhere.into(), network.p2p_port);
+    let listen = one(layers, "p2p-listen", parse::socket_address)?;
+    if listen.is_some() && flag("no-listen")? {
+        return Err(invalid(layers, "no-listen", "contradicts --p2p-listen"));
+    }
+    let connect: Vec<PeerName> = many(layers, "connect")?;
+    let add: Vec<PeerName> = many(layers, "add-peer")?;
+    if !connect.is_empty() && !add.is_empty() {
+        return Err(invalid(layers, "add-peer", "means nothing beside --connect, which allows no others"));
+    }
+    Ok(PeersConfig {
+        listen: (!flag("no-listen")?).then(|| listen.unwrap_or(default)),
+        connect,
+        add,
+        external: many(layers, "external-address")?,
+        inbound_max: size(layers, "max-inbound", 0..=10_000)?,
+        allow_private: flag("allow-private")? || is_dev,
+        proxy: one(layers, "proxy", parse::socket_address)?,
+        lasting_identity: flag("lasting-identity")?,
+        minimum_work: one(layers, "minimum-work", parse::work)?.unwrap_or(Work::ZERO),
     })
 }
 

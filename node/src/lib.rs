@@ -7,6 +7,7 @@ pub mod config;
 pub mod datadir;
 pub mod genesis;
 pub mod index;
+pub mod invite;
 pub mod mempool;
 pub mod mining;
 #[cfg(feature = "rocksdb")]

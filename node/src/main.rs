@@ -2,7 +2,7 @@
 
 use setara_node::clock::SystemClock;
 use setara_node::config::{Request, RequestError, request};
-use setara_node::{call, genesis, node};
+use setara_node::{call, genesis, invite, node};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -20,6 +20,10 @@ fn main() -> ExitCode {
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(USAGE));
         }
+        Err(RequestError::Invite(error)) => {
+            let _ = writeln!(io::stderr(), "setara-node: {error}");
+            return ExitCode::FAILURE;
+        }
         Err(RequestError::Config(error)) => {
             let _ = writeln!(io::stderr(), "setara-node: {error}");
             return ExitCode::from(USAGE);
@@ -33,6 +37,10 @@ fn main() -> ExitCode {
             }
             Ok(())
         }
+        Ok(Request::Invite(config, address)) => match invite::invite(&config, address) {
+            Ok(invite) => writeln!(io::stdout(), "{invite}").map_err(|error| Box::new(error) as _),
+            Err(error) => Err(Box::new(error) as _),
+        },
         Ok(Request::Genesis(command)) => {
             genesis::run(command, &SystemClock::new(), &mut io::stdout()).map_err(|error| Box::new(error) as _)
         }

@@ -9,8 +9,9 @@
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
 //!  6 indexes                                          "txindex", "addressindex"     6
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
-//!  8 RPC answers                                      runtime                       2
-//!  9 wait: signal, `stop`, or a fault of the chain    main                          1
+//!  8 peers: binds, dials                              "p2p", runtime                5 second
+//!  9 RPC answers                                      runtime                       2
+//! 10 wait: signal, `stop`, or a fault of the chain    main                          1
 //! ```
 //!
 //! Whatever has been acknowledged is on disk before stopping begins; stopping only saves what a restart would have to
@@ -18,15 +19,17 @@
 
 use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verifier};
 use crate::clock::{Clock, OffsetClock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
 use crate::index::Indexes;
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
+use crate::p2p::brain::BrainOptions;
+use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError};
-use crate::{signals, telemetry};
+use crate::{p2p, signals, telemetry};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -52,6 +55,9 @@ pub enum NodeError {
         /// What the system said.
         error: io::Error,
     },
+    /// The peer-to-peer network cannot start.
+    #[error(transparent)]
+    Peers(#[from] NetworkError),
     /// The RPC server cannot start.
     #[error(transparent)]
     Rpc(#[from] StartError),
@@ -102,7 +108,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let endpoints = Endpoints { pid: std::process::id(), rpc: server.local_addr(), p2p: None };
     let result = directory.write_endpoints(&endpoints).map_err(NodeError::from).and_then(|()| {
         tracing::info!(address = %endpoints.rpc, "RPC listens");
-        serve(&config, &directory, &clock, &runtime, &server, &stop)
+        serve(&config, &directory, &clock, &runtime, &server, endpoints, &stop)
     });
     // Parts that started are stopped by now, whether or not all of them did.
     runtime.block_on(server.stop());
@@ -139,6 +145,7 @@ fn serve(
     clock: &Clocks,
     runtime: &Runtime,
     server: &RpcServer,
+    endpoints: Endpoints,
     stop: &Stop,
 ) -> Result<(), NodeError> {
     server.loading("Opening the database…");
@@ -162,8 +169,17 @@ fn serve(
     let tip = chain.view().info();
     tracing::info!(height = %tip.height, hash = %tip.hash, "the chain is loaded");
 
-    let parts = Parts::start(config, directory, clock, &store, &chain, known, stop);
+    let parts = Parts::start(config, directory, clock, &store, &chain, known, runtime, stop);
     let result = parts.and_then(|parts| {
+        let listening = parts.peers.listening();
+        if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
+            parts.stop(directory, stop);
+            return Err(error.into());
+        }
+        match listening {
+            Some(address) => tracing::info!(%address, "listening for peers"),
+            None => tracing::info!("not listening for peers"),
+        }
         server.ready(parts.context(config, directory, clock, &chain, stop));
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
@@ -194,9 +210,11 @@ struct Parts {
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
+    peers: Arc<PeerNetwork>,
 }
 
 impl Parts {
+    #[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
     fn start(
         config: &Config,
         directory: &DataDir,
@@ -204,6 +222,7 @@ impl Parts {
         store: &Arc<dyn Store>,
         chain: &ChainHandle,
         known: Arc<KnownSignatures>,
+        runtime: &Runtime,
         stop: &Stop,
     ) -> Result<Self, NodeError> {
         let network = &config.network;
@@ -231,7 +250,30 @@ impl Parts {
         let mempool_thread = keep_mempool(mempool.clone(), directory.mempool(), mempool_loaded.clone(), stop.clone())
             .map_err(system("starting the mempool"))?;
         let indexes = indexes.map(Arc::new);
-        Ok(Self { mempool, mempool_loaded, mempool_thread, indexes, templates, miner })
+        let peers = PeerNetwork::start(
+            peer_options(config, directory),
+            chain.clone(),
+            mempool.clone(),
+            clock.used.clone(),
+            runtime.handle(),
+            stop.requested.clone(),
+        );
+        let peers = match peers {
+            Ok(peers) => Arc::new(peers),
+            Err(error) => {
+                // What runs already must not outlive this.
+                stop.requested.cancel();
+                let _ = mempool_thread.join();
+                if let Some(miner) = &miner {
+                    miner.stop();
+                }
+                if let Some(indexes) = &indexes {
+                    indexes.stop();
+                }
+                return Err(error.into());
+            }
+        };
+        Ok(Self { mempool, mempool_loaded, mempool_thread, indexes, templates, miner, peers })
     }
 
     fn context(
@@ -254,6 +296,7 @@ impl Parts {
             templates: self.templates.clone(),
             miner: self.miner.clone(),
             mining_address: config.mining.address,
+            peers: Some(self.peers.clone()),
             disk_bytes: Box::new(move || folder_bytes(&database)),
             shutdown: stop.requested.clone(),
         }
@@ -265,6 +308,7 @@ impl Parts {
         }
         // Whatever ends the node, its threads see the same request.
         stop.requested.cancel();
+        self.peers.stop();
         if self.mempool_thread.join().is_err() {
             tracing::error!("the mempool's thread panicked");
         }
@@ -279,6 +323,32 @@ impl Parts {
         if let Some(indexes) = &self.indexes {
             indexes.stop();
         }
+    }
+}
+
+/// What the peer-to-peer network is told.
+fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
+    let (peers, port) = (&config.peers, config.network.p2p_port);
+    let bootstrap: Vec<PeerName> = config.network.bootstrap.iter().filter_map(|peer| peer.parse().ok()).collect();
+    let brain = BrainOptions {
+        agent: p2p::agent(),
+        listen_port: 0,
+        allow_private: peers.allow_private,
+        inbound_max: peers.inbound_max,
+        only: p2p::resolve_all(&peers.connect, port),
+        manual: p2p::resolve_all(&peers.add, port),
+        external: p2p::resolve_all(&peers.external, port),
+        bootstrap: p2p::resolve_all(&bootstrap, port),
+        minimum_chain_work: peers.minimum_work,
+        onion: peers.proxy.is_some(),
+    };
+    NetworkOptions {
+        listen: peers.listen,
+        proxy: peers.proxy,
+        lasting_identity: peers.lasting_identity,
+        brain,
+        folder: directory.path().to_owned(),
+        genesis: config.network.to_json().into_bytes().into(),
     }
 }
 

@@ -10,6 +10,7 @@ mod chain_stats;
 mod control;
 mod mempool;
 mod mining;
+mod network;
 pub mod schema;
 mod transactions;
 
@@ -26,6 +27,8 @@ pub enum Category {
     Rawtransactions,
     /// Making blocks.
     Mining,
+    /// Other nodes.
+    Network,
     /// Making blocks at will; only where difficulty is fixed.
     Generating,
     /// The address index.
@@ -38,11 +41,12 @@ pub enum Category {
 
 impl Category {
     /// Every category in the order of `help`.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Blockchain,
         Self::Mempool,
         Self::Rawtransactions,
         Self::Mining,
+        Self::Network,
         Self::Generating,
         Self::Addressindex,
         Self::Util,
@@ -56,6 +60,7 @@ impl Category {
             Self::Mempool => "Mempool",
             Self::Rawtransactions => "Rawtransactions",
             Self::Mining => "Mining",
+            Self::Network => "Network",
             Self::Generating => "Generating",
             Self::Addressindex => "Addressindex",
             Self::Util => "Util",
@@ -212,6 +217,7 @@ pub fn methods() -> impl Iterator<Item = &'static Method> {
         mempool::METHODS,
         transactions::METHODS,
         mining::METHODS,
+        network::METHODS,
         addresses::METHODS,
         control::METHODS,
     ]

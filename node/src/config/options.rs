@@ -59,6 +59,7 @@ pub fn is_option_variable(name: &str) -> bool {
 }
 
 const NETWORK: &str = "Network and data";
+const PEERS: &str = "Peers";
 const RPC: &str = "RPC";
 const STORAGE: &str = "Storage";
 const MEMPOOL: &str = "Mempool";
@@ -87,6 +88,52 @@ pub const OPTIONS: &[OptionSpec] = &[
         "Where data is kept, each network in a folder of its own",
     ),
     option(NETWORK, "config", Shape::One("FILE"), "DATA_DIR/setara.toml", "The file that sets these options"),
+    option(
+        PEERS,
+        "p2p-listen",
+        Shape::One("HOST:PORT"),
+        "0.0.0.0 and the network's port; dev: 127.0.0.1",
+        "Where other nodes may connect; port 0 takes a free one, which endpoints.json then names",
+    ),
+    option(PEERS, "no-listen", Shape::Flag, "", "Listen for no peers; this node only dials"),
+    option(PEERS, "connect", Shape::Many("HOST:PORT"), "", "Connect to these peers and to no others"),
+    option(PEERS, "add-peer", Shape::Many("HOST:PORT"), "", "Keep a connection to this peer, besides others"),
+    option(
+        PEERS,
+        "external-address",
+        Shape::Many("HOST:PORT"),
+        "",
+        "An address at which others reach this node: told to them, and used by `invite`",
+    ),
+    option(PEERS, "max-inbound", Shape::One("N"), "114", "Connections that others may have open to this node"),
+    option(
+        PEERS,
+        "allow-private",
+        Shape::Flag,
+        "",
+        "Treat loopback and private addresses as any others (always so on dev)",
+    ),
+    option(
+        PEERS,
+        "proxy",
+        Shape::One("HOST:PORT"),
+        "",
+        "A SOCKS5 proxy, such as Tor's 127.0.0.1:9050, for every connection that this node makes",
+    ),
+    option(
+        PEERS,
+        "lasting-identity",
+        Shape::Flag,
+        "",
+        "Keep one key for ever, so that an invite can name it; without it each start has a fresh one that tracks nobody",
+    ),
+    option(
+        PEERS,
+        "minimum-work",
+        Shape::One("HEX"),
+        "0",
+        "Work that a chain of headers must have before it is stored: protects a new node from floods of easy ones",
+    ),
     option(
         RPC,
         "rpc-listen",

@@ -2,6 +2,7 @@
 
 use setara_core::address::Address;
 use setara_core::network::Network;
+use setara_core::pow::Work;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -116,6 +117,49 @@ impl FromStr for HostName {
     }
 }
 
+/// A peer as people write it: `HOST`, `HOST:PORT`, `[IPv6]:PORT` or `NAME.onion:PORT`; a name is looked up when the node
+/// starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerName {
+    /// An IP address, a host name or an onion name.
+    pub host: String,
+    /// The port, or the network's.
+    pub port: Option<u16>,
+}
+
+impl FromStr for PeerName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || "expected HOST:PORT, such as 203.0.113.7:19720 or node.example:19720".to_owned();
+        if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Ok(Self { host: address.to_string(), port: None });
+        }
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            let port = Some(address.port()).filter(|port| *port > 0).ok_or_else(expected)?;
+            return Ok(Self { host: address.ip().to_string(), port: Some(port) });
+        }
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(expected)?)),
+            None => (text, None),
+        };
+        let HostName(host) = host.parse().map_err(|_| expected())?;
+        Ok(Self { host, port })
+    }
+}
+
+/// Work as 64 or fewer hexadecimal digits, most significant first.
+pub fn work(text: &str) -> Result<Work, String> {
+    let expected = || "expected at most 64 hexadecimal digits, as `chainwork` shows".to_owned();
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    if digits.is_empty() || digits.len() > 64 {
+        return Err(expected());
+    }
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(format!("{digits:0>64}"), &mut bytes).map_err(|_| expected())?;
+    Ok(Work::from_be_bytes(bytes))
+}
+
 /// Where to listen: an IP address or `localhost`, and a port.
 pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
     let named = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
@@ -185,6 +229,28 @@ mod tests {
         assert_eq!((list.user.as_str(), list.methods), ("bob", vec!["getblock".to_owned(), "getblockcount".into()]));
         assert_eq!("bob:".parse::<RpcWhitelist>().unwrap().methods, Vec::<String>::new());
         assert!("bob".parse::<RpcWhitelist>().is_err());
+    }
+
+    #[test]
+    fn peers_are_hosts_with_or_without_ports() {
+        let rows = [
+            ("203.0.113.7", "203.0.113.7", None),
+            ("203.0.113.7:1", "203.0.113.7", Some(1)),
+            ("[2001:db8::1]:19720", "2001:db8::1", Some(19_720)),
+            ("2001:db8::1", "2001:db8::1", None),
+            ("[2001:db8::1]", "2001:db8::1", None),
+            ("node.example:7", "node.example", Some(7)),
+            ("localhost", "localhost", None),
+        ];
+        for (text, host, port) in rows {
+            assert_eq!(text.parse(), Ok(PeerName { host: host.to_owned(), port }), "{text}");
+        }
+        for bad in ["", ":1", "a:0", "1.2.3.4:0", "a:65536", "a:x", "a b:1", "http://a:1"] {
+            assert!(bad.parse::<PeerName>().is_err(), "{bad}");
+        }
+        assert_eq!(work("0"), Ok(Work::ZERO));
+        assert_eq!(work("0x01"), work("1"));
+        assert!(work("").is_err() && work("g").is_err() && work(&"1".repeat(65)).is_err());
     }
 
     #[test]

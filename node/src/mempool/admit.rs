@@ -68,8 +68,10 @@ impl Candidate {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+pub(super) enum Mode {
     Enter,
+    /// Enter, and leave giving up what pays least to the next that enters.
+    Untrimmed,
     Test,
 }
 
@@ -133,7 +135,7 @@ impl Mempool {
     }
 
     /// The last and dearest check. What passes is remembered by wtxid.
-    fn verify(&self, resolved: &mut [Result<Resolved, MempoolError>]) {
+    pub(super) fn verify(&self, resolved: &mut [Result<Resolved, MempoolError>]) {
         let unknown = |resolved: &Resolved| !self.known.contains(&resolved.candidate.checked.ids.wtxid);
         let unknown: Vec<(usize, &CheckedTransaction)> = resolved
             .iter()
@@ -195,7 +197,7 @@ impl Mempool {
     }
 
     /// What depends on the other transactions, and then the change itself.
-    fn enter(&self, inner: &mut Inner, resolved: Resolved, mode: Mode) -> Result<Accepted, MempoolError> {
+    pub(super) fn enter(&self, inner: &mut Inner, resolved: Resolved, mode: Mode) -> Result<Accepted, MempoolError> {
         let moved = resolved.tip != inner.view.tip.hash();
         let resolved = if moved { self.resolve_again(inner, resolved.candidate)? } else { resolved };
         let Resolved { candidate, unconfirmed, lock, .. } = resolved;
@@ -223,7 +225,7 @@ impl Mempool {
         let conflicts = match standing {
             Standing::Conflicts(conflicts) => conflicts,
             Standing::Twin(id) => {
-                if mode == Mode::Enter {
+                if mode != Mode::Test {
                     self.swap(inner, id, entry);
                 }
                 return Ok(Accepted { ids, fee, replaced: Vec::new() });
@@ -239,18 +241,21 @@ impl Mempool {
                 return Err(MempoolError::ReplacementDiagram);
             }
         }
-        if mode == Mode::Enter {
+        if mode != Mode::Test {
             let (feerate, height, watched) = (entry.feerate(), inner.tip_height(), entry.watched);
             inner.oldest = inner.oldest.min(entry.time);
             let (id, removed) = inner.graph.commit(plan, entry);
             inner.sequence += 1;
+            inner.additions.push(ids.wtxid, feerate);
             for entry in &removed {
                 inner.forget(entry, Leave::Unmined, height);
             }
             if watched {
                 inner.estimator.entered(feerate, height);
             }
-            inner.trim(&self.options);
+            if mode == Mode::Enter {
+                inner.trim(&self.options);
+            }
             if inner.graph.node(id).is_none() {
                 return Err(MempoolError::Full);
             }
@@ -267,6 +272,7 @@ impl Mempool {
             inner.estimator.forget(feerate, entered);
         }
         entry.watched = false;
+        inner.additions.push(entry.ids.wtxid, entry.feerate());
         inner.graph.swap_witness(id, entry);
         inner.sequence += 1;
     }

@@ -18,6 +18,7 @@
 //! [`KnownSignatures`]: crate::chain::KnownSignatures
 
 mod admit;
+mod announce;
 mod arrange;
 mod coins;
 mod error;
@@ -27,6 +28,7 @@ mod floor;
 mod follow;
 mod graph;
 mod linearize;
+mod package;
 mod persist;
 mod policy;
 mod query;
@@ -37,16 +39,19 @@ mod weight;
 pub(crate) mod tests;
 
 pub use admit::Accepted;
+pub use announce::{Additions, Moment};
 pub use arrange::{CLUSTER_BYTES_MAX, ClusterLimit};
 pub use error::{MempoolError, Refusal};
 pub use estimate::{TARGET_MAX, TARGET_MIN};
 pub use linearize::CLUSTER_TRANSACTIONS_MAX;
+pub use package::PackageVerdicts;
 pub use persist::{Loaded, PersistError};
 pub use policy::{Options, REPLACED_CLUSTERS_MAX, TRANSACTION_BYTES_MAX};
 pub use query::{EntryInfo, Estimate, Info, Selected, Selection};
 
 use crate::chain::{ChainHandle, KnownSignatures, View};
 use crate::clock::Clock;
+use announce::AdditionLog;
 use estimate::Estimator;
 use floor::RollingFloor;
 use graph::{Entry, Graph, Id};
@@ -109,6 +114,8 @@ struct Inner {
     sequence: u64,
     /// No entry came before this Unix time.
     oldest: u64,
+    /// What entered lately, for those who relay it.
+    additions: AdditionLog,
 }
 
 impl Inner {
@@ -180,6 +187,7 @@ impl Mempool {
             estimator: Estimator::default(),
             sequence: 0,
             oldest: u64::MAX,
+            additions: AdditionLog::default(),
         };
         let (changes, _) = watch::channel(0);
         let (following, work) = (Mutex::new(()), Work::default());

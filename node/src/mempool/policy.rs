@@ -67,6 +67,27 @@ pub fn check(
             return Err(MempoolError::BelowMempoolFloor { got: fee, needed });
         }
     }
+    check_rules(network, options, transaction)
+}
+
+/// [`check`] without the fee, for a transaction that another one pays for.
+pub fn check_unpriced(
+    network: &Network,
+    options: &Options,
+    transaction: &Transaction,
+) -> Result<CheckedTransaction, MempoolError> {
+    let size = transaction.ids().size;
+    if size > TRANSACTION_BYTES_MAX {
+        return Err(MempoolError::TooLarge { got: size, max: TRANSACTION_BYTES_MAX });
+    }
+    check_rules(network, options, transaction)
+}
+
+fn check_rules(
+    network: &Network,
+    options: &Options,
+    transaction: &Transaction,
+) -> Result<CheckedTransaction, MempoolError> {
     let checked = check_transaction(network, transaction)?;
     if let Some((input, _)) = (0..).zip(&transaction.witnesses).find(|(_, witness)| witness.policy.has_future()) {
         return Err(MempoolError::FuturePolicy { input });

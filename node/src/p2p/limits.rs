@@ -53,3 +53,55 @@ pub const DOWNLOAD_WINDOW_BLOCKS: u32 = 1_024;
 pub const DOWNLOAD_WINDOW_BYTES: u64 = 64 << 20;
 /// Bodies in flight from one peer.
 pub const DOWNLOAD_PER_PEER: usize = 16;
+
+/// Announcements of one peer that are remembered (Bitcoin Core's number): with all 125 peers at it some 100 MB.
+pub const ANNOUNCEMENTS_PER_PEER: usize = 5_000;
+/// Announcements beyond [`ANNOUNCEMENTS_PER_PEER`], since something was last delivered, that end a connection: an
+/// honest peer that fills the table is delivering.
+pub const ANNOUNCEMENTS_DROPPED_MAX: usize = 20_000;
+/// Transactions in flight from a peer above which further ones wait [`OVERLOADED_DELAY`] for others to offer them.
+pub const IN_FLIGHT_PER_PEER: usize = 100;
+/// How long a transaction offered by an incoming peer waits for an outgoing one to offer it too.
+pub const NONPREFERRED_DELAY: Duration = Duration::from_secs(2);
+/// How long a parent, named by txid only, waits to be announced by wtxid.
+pub const TXID_DELAY: Duration = Duration::from_secs(2);
+/// See [`IN_FLIGHT_PER_PEER`].
+pub const OVERLOADED_DELAY: Duration = Duration::from_secs(2);
+/// How long a peer has to deliver a transaction before the next is asked.
+pub const TRANSACTION_EXPIRY: Duration = Duration::from_secs(60);
+/// Transactions of one peer in the mempool's hands at once, asked for or not.
+pub const VERIFYING_PER_PEER: usize = 5;
+/// Transactions of one peer that wait for that: as many as may be asked for in one message.
+pub const WAITING_PER_PEER: usize = 1_000;
+/// Their bytes: one message's.
+pub const WAITING_BYTES_PER_PEER: u64 = 1_000_000;
+
+/// Sum over all announcements of orphans of 1 + inputs / 10 (Bitcoin Core's latency score).
+pub const ORPHAN_SCORE_MAX: u64 = 3_000;
+/// Bytes of orphans reserved for each peer that announced any: four of the largest transactions.
+pub const ORPHAN_BYTES_PER_PEER: u64 = 404_000;
+
+/// Refused transactions that are remembered (Bitcoin Core's number).
+pub const REJECTS_MAX: usize = 120_000;
+/// Confirmed transactions that are remembered, by either id (Bitcoin Core's number): at least five full blocks.
+pub const CONFIRMED_MAX: usize = 48_000;
+
+/// Mean time between announcements to incoming peers, who share one timer: many connections learn no more than one.
+pub const TRICKLE_INBOUND: Duration = Duration::from_secs(5);
+/// Mean time between announcements to an outgoing peer: chosen by this node, so less likely a spy.
+pub const TRICKLE_OUTBOUND: Duration = Duration::from_secs(2);
+/// Announcements a second to a peer that is not behind (Bitcoin Core's number).
+pub const ANNOUNCED_PER_SECOND: u64 = 14;
+/// What of the backlog goes out with each trickle on top of that: full blocks every minute are some 70 transactions a
+/// second, which this reaches with less than half a minute of delay.
+pub const ANNOUNCED_BACKLOG_SHARE: usize = 4;
+/// Transactions that wait to be announced; the oldest beyond are not.
+pub const ANNOUNCE_LOG_MAX: usize = 20_000;
+/// Transactions that a peer may have asked for and not yet been sent.
+pub const SERVED_WAITING_MAX: usize = 5_000;
+/// One message of transactions to a peer each: at most 5 MB a second.
+pub const SERVE_INTERVAL: Duration = Duration::from_millis(200);
+/// Mean time between fee filters.
+pub const FEE_FILTER_INTERVAL: Duration = Duration::from_secs(600);
+/// Mean delay of a fee filter when the floor has changed much.
+pub const FEE_FILTER_CHANGE_DELAY: Duration = Duration::from_secs(150);

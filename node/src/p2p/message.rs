@@ -67,7 +67,8 @@ pub enum Message {
     Block(Arc<[u8]>),
     /// A block as its header and short ids of its transactions (BIP 152).
     CompactBlock(Box<CompactBlock>),
-    /// Asks for the transactions of a compact block that the sender lacks, by position, ascending.
+    /// Asks for the transactions of a compact block that the sender lacks, by position, ascending; with no positions, for
+    /// the `CompactBlock` itself. A `Block` is an answer too, where parts are not worth sending.
     GetBlockTransactions {
         /// The block.
         hash: BlockHash,

@@ -15,4 +15,8 @@
 pub mod brain;
 pub mod limits;
 pub mod message;
+mod names;
 pub mod shell;
+pub mod subnet;
+
+pub use names::{agent, resolve, resolve_all};

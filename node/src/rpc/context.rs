@@ -6,6 +6,7 @@ use crate::clock::{Clock, OffsetClock};
 use crate::index::{IndexError, IndexView, Indexes};
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
+use crate::p2p::shell::PeerNetwork;
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::network::Network;
@@ -39,6 +40,8 @@ pub struct RpcContext {
     pub miner: Option<Arc<Miner>>,
     /// Who is paid by templates for other miners.
     pub mining_address: Option<Address>,
+    /// Other nodes, unless this one runs alone.
+    pub peers: Option<Arc<PeerNetwork>>,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Cancelled when the node is to stop.

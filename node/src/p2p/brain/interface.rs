@@ -203,6 +203,8 @@ pub enum Action {
     },
     /// Give transactions to the mempool; `TransactionsTaken` answers.
     SubmitTransactions(PeerId, Vec<Transaction>),
+    /// Give a parent and its child to the mempool as one package; `TransactionsTaken` answers with both verdicts.
+    SubmitPackage(PeerId, Box<[Transaction; 2]>),
     /// Write the addresses known; anchors are those to dial first after a restart.
     Save,
 }

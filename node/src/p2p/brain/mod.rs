@@ -1,4 +1,18 @@
 //! The brain: decides everything about peers. No sockets, no clock, no threads.
+//!
+//! ```text
+//!  Event ──► Brain ──► peer.rs      greeting, pings, who may stay
+//!                  ├─► sync         headers; presync of those with little work
+//!                  ├─► download     bodies from all peers at once
+//!                  ├─► blocks       new blocks, compact
+//!                  ├─► relay        transactions: requests, orphans, rejects
+//!                  ├─► addresses    who else is there; outbound: whom to dial; eviction; bans
+//!                  └─► penalty      what follows from what a peer did
+//!            ◄── Action
+//! ```
+//!
+//! Each part keeps its own state per peer, made when the peer is ready and dropped when it is gone. No part changes
+//! another peer's state for what one peer did.
 
 pub mod addresses;
 pub mod bans;
@@ -6,12 +20,160 @@ pub mod blocks;
 pub mod compact;
 pub mod download;
 pub mod eviction;
+mod greeting;
 pub mod interface;
 pub mod orphans;
 pub mod outbound;
+pub mod peer;
 pub mod penalty;
 pub mod presync;
 pub mod rejects;
 pub mod relay;
 pub mod requests;
 pub mod sync;
+
+use crate::chain::{ChainHandle, Now};
+use crate::mempool::Mempool;
+use crate::p2p::limits::{HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
+use crate::p2p::message::{Hello, Message, PeerAddress, Serves, services};
+use addresses::AddressManager;
+use bans::Bans;
+use blocks::BlockRelay;
+use download::Download;
+use greeting::Introduction;
+use interface::{Action, Actions, Desk, Ending, Event, Link, PeerId, TransactionVerdict};
+use outbound::Outbound;
+use peer::Peer;
+use penalty::{BlockSource, Offence, Penalty};
+use rand::rngs::StdRng;
+use rand::{Rng, RngExt, SeedableRng};
+use relay::TransactionRelay;
+use setara_core::hash::BlockHash;
+use setara_core::pow::Work;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+use sync::HeaderSync;
+
+/// Time between two savings of what is known of addresses.
+const SAVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
+/// Nonces of own greetings remembered, to know oneself: more than connections can be under way.
+const NONCES_MAX: usize = 256;
+
+/// What the brain is told once.
+#[derive(Debug, Clone)]
+pub struct BrainOptions {
+    /// Software and version, as others see it.
+    pub agent: String,
+    /// Where this node listens, or 0.
+    pub listen_port: u16,
+    /// Loopback and private addresses count as any others.
+    pub allow_private: bool,
+    /// Incoming connections at most.
+    pub inbound_max: usize,
+    /// Dial these and nobody else.
+    pub only: Vec<PeerAddress>,
+    /// Dial these always, besides others.
+    pub manual: Vec<PeerAddress>,
+    /// Where others reach this node: told to them.
+    pub external: Vec<PeerAddress>,
+    /// Of the genesis file: asked when few addresses are known.
+    pub bootstrap: Vec<PeerAddress>,
+    /// Headers with less work are not stored.
+    pub minimum_chain_work: Work,
+    /// Whether dials go through a proxy: then onion addresses can be reached.
+    pub onion: bool,
+}
+
+/// What earlier runs left, as bytes of files.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Addresses.
+    pub addresses: Option<Vec<u8>>,
+    /// Whom to dial first.
+    pub anchors: Option<Vec<u8>>,
+    /// Bans.
+    pub bans: Option<Vec<u8>>,
+}
+
+/// The brain.
+pub struct Brain {
+    rng: StdRng,
+    parts: Parts,
+}
+
+impl Brain {
+    /// With what earlier runs left, and a seed for all its randomness.
+    pub fn new(options: BrainOptions, memory: Memory, seed: [u8; 32]) -> Self {
+        let mut rng = StdRng::from_seed(seed);
+        let parts = Parts::new(options, memory, &mut rng);
+        Self { rng, parts }
+    }
+
+    /// Takes an event; what follows from it.
+    pub fn handle(&mut self, now: Now, chain: &ChainHandle, mempool: &Mempool, event: Event) -> Actions {
+        let mut actions = Actions::new();
+        let desk = &mut Desk { now, rng: &mut self.rng, chain, mempool, actions: &mut actions };
+        self.parts.handle(desk, event);
+        self.parts.settle(now, actions)
+    }
+
+    /// Answers a question of the operator, which may decide things as well.
+    pub fn answer<T>(
+        &mut self,
+        now: Now,
+        chain: &ChainHandle,
+        mempool: &Mempool,
+        question: impl FnOnce(&mut Parts, &mut Desk<'_>) -> T,
+    ) -> (T, Actions) {
+        let mut actions = Actions::new();
+        let desk = &mut Desk { now, rng: &mut self.rng, chain, mempool, actions: &mut actions };
+        let answer = question(&mut self.parts, desk);
+        (answer, self.parts.settle(now, actions))
+    }
+
+    /// The parts, to read.
+    pub const fn parts(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// Everything but the randomness.
+pub struct Parts {
+    options: BrainOptions,
+    peers: BTreeMap<PeerId, Peer>,
+    nonces: BTreeSet<u64>,
+    /// Addresses known.
+    pub addresses: AddressManager,
+    /// Bans and discouragement.
+    pub bans: Bans,
+    /// Whom to dial.
+    pub outbound: Outbound,
+    /// Headers.
+    pub sync: HeaderSync,
+    /// Bodies.
+    pub download: Download,
+    /// Transactions.
+    pub relay: TransactionRelay,
+    /// New blocks.
+    pub blocks: BlockRelay,
+    /// Where blocks came from that the chain has not judged yet.
+    next_save: Duration,
+}
+
+impl Parts {
+    fn handle(&mut self, desk: &mut Desk<'_>, event: Event) {
+        match event {
+            Event::Connected { peer, link, address, version } => self.connected(desk, peer, link, address, version),
+            Event::DialFailed { address, link } => self.dial_failed(desk, address, link),
+            Event::Disconnected { peer } => self.disconnected(desk, peer),
+            Event::Message { peer, message } => self.message(desk, peer, message),
+            Event::Garbage { peer, offence } => desk.blame(peer, offence),
+            Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, result),
+            Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, result),
+            Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
+            Event::TipChanged => self.tip_changed(desk),
+            Event::MempoolGrew(transactions) => self.relay.on_mempool_grew(desk, &transactions),
+            Event::Tick => self.tick(desk),
+        }
+    }
+}

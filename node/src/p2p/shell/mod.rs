@@ -1,3 +1,21 @@
 //! The shell: moves bytes between sockets and the brain. It decides nothing.
+//!
+//! ```text
+//! listen ─► gate ─► conn::greet ─┐                                   ┌─► outbox ─► conn ─► socket
+//! dial ───────────► conn::greet ─┴─► conn ─► network (the loop) ─────┼─► work ─► chain, mempool
+//!                                    noise, frames    brain::handle  └─► dial, files
+//! ```
 
+pub mod conn;
+pub mod dial;
+pub mod files;
+pub mod frames;
+pub mod gate;
+mod listen;
+pub mod network;
 pub mod noise;
+pub mod outbox;
+pub mod stats;
+mod work;
+
+pub use network::{NetworkError, NetworkOptions, PeerNetwork};

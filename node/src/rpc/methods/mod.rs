@@ -9,6 +9,7 @@ mod control;
 mod generating;
 mod mempool;
 mod mining;
+mod network;
 mod transactions;
 mod util;
 
@@ -71,6 +72,23 @@ pub fn handler(name: &str) -> Option<Handler> {
         "generatetoaddress" => Work(generating::generatetoaddress),
         "generateblock" => Work(generating::generateblock),
         "setmocktime" => Work(generating::setmocktime),
+
+        "getpeerinfo" => Work(network::getpeerinfo),
+        "getnetworkinfo" => Work(network::getnetworkinfo),
+        "getconnectioncount" => Work(network::getconnectioncount),
+        "getnettotals" => Work(network::getnettotals),
+        "addnode" => Work(network::addnode),
+        "disconnectnode" => Work(network::disconnectnode),
+        "getaddednodeinfo" => Work(network::getaddednodeinfo),
+        "ping" => Work(network::ping),
+        "setban" => Work(network::setban),
+        "listbanned" => Work(network::listbanned),
+        "clearbanned" => Work(network::clearbanned),
+        "setnetworkactive" => Work(network::setnetworkactive),
+        "getnodeaddresses" => Work(network::getnodeaddresses),
+        "waitfornewblock" => Wait(network::wait_for_new_block, network::waited),
+        "waitforblock" => Wait(network::wait_for_block, network::waited),
+        "waitforblockheight" => Wait(network::wait_for_block_height, network::waited),
 
         "getaddressbalance" => Work(addresses::getaddressbalance),
         "getaddressutxos" => Work(addresses::getaddressutxos),

@@ -1,0 +1,251 @@
+//! Serving blocks, and parts of them, to whoever asks.
+//!
+//! A bounded queue for each peer: so many are with the shell at a time, and [`BlockRelay::sent`] makes room for the next.
+//! Blocks off the active chain are served while they are young and only if they were once connected: an old one that
+//! only this node has would recognise it.
+
+use super::super::interface::{Action, Desk, PeerId};
+use super::super::penalty::Offence;
+use super::BlockRelay;
+use crate::chain::{KnownHeader, View};
+use crate::p2p::limits::REQUESTED_BLOCKS_MAX;
+use crate::p2p::message::{BlockTransactions, Message, Reference};
+use rand::RngExt;
+use setara_core::hash::BlockHash;
+use setara_core::limits::TRANSACTION_BYTES_MIN;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Answers with the shell at one time: what a peer may have in flight.
+const AT_ONCE_MAX: usize = REQUESTED_BLOCKS_MAX as usize;
+/// Answers waiting besides: one more message's worth. An honest peer never has more in flight.
+const QUEUE_MAX: usize = 2 * REQUESTED_BLOCKS_MAX as usize;
+/// Blocks below the tip of which parts are served; of older ones the whole (Bitcoin Core's number). Reading a block to
+/// send a part is work out of proportion, and nobody needs parts of old blocks.
+const PARTS_DEPTH_MAX: u32 = 10;
+/// Blocks below the tip that are sent compactly; the mempool no longer has what older ones hold (Bitcoin Core's number).
+const COMPACT_DEPTH_MAX: u32 = 5;
+/// Age from which a block off the active chain is not served: with it this node could be recognised.
+const STALE_SECONDS_MAX: u32 = 30 * 24 * 3_600;
+/// Age from which a block counts as history: first to go when the day's upload runs out.
+const HISTORY_SECONDS: u64 = 7 * 24 * 3_600;
+/// One part in so many of a day's upload is kept for blocks that are not history.
+const UPLOAD_RESERVE: u64 = 4;
+/// A day of uploads.
+const UPLOAD_PERIOD: Duration = Duration::from_secs(24 * 3_600);
+
+/// An answer that waits.
+#[derive(Debug)]
+enum Wanted {
+    Block(BlockHash),
+    /// Positions; none for the compact block itself.
+    Parts(BlockHash, Vec<u32>),
+}
+
+/// Answers to one peer.
+#[derive(Debug, Default)]
+pub(super) struct Serving {
+    queue: VecDeque<Wanted>,
+    /// With the shell.
+    outstanding: usize,
+    /// Positions in the queue: what makes it large.
+    positions: usize,
+}
+
+impl Serving {
+    pub fn len(&self) -> usize {
+        self.queue.len()
+    }
+}
+
+/// Bytes of blocks sent, by day.
+#[derive(Debug)]
+pub(super) struct Upload {
+    target: Option<u64>,
+    used: u64,
+    since: Duration,
+}
+
+impl Upload {
+    pub const fn new(target: Option<u64>) -> Self {
+        Self { target, used: 0, since: Duration::ZERO }
+    }
+
+    /// Bytes left of this day's; `None` for no limit.
+    fn left(&mut self, now: Duration) -> Option<u64> {
+        if now.saturating_sub(self.since) >= UPLOAD_PERIOD {
+            (self.since, self.used) = (now, 0);
+        }
+        self.target.map(|target| target.saturating_sub(self.used))
+    }
+
+    /// Whether a block may be sent. New ones always: a network lives on their being passed on.
+    fn allows(&mut self, now: Duration, near_tip: bool, history: bool, size: u64) -> bool {
+        let Some(left) = self.left(now) else { return true };
+        let reserve = if history { self.target.unwrap_or(0) / UPLOAD_RESERVE } else { 0 };
+        let allowed = near_tip || left >= reserve.saturating_add(size);
+        if allowed {
+            self.used = self.used.saturating_add(size);
+        }
+        allowed
+    }
+}
+
+/// A block that may be served.
+struct Servable {
+    known: KnownHeader,
+    /// Below the tip; 0 for the tip and for what is beside or above it.
+    depth: u32,
+    /// Transactions, the coinbase not counted.
+    transactions: u32,
+    size: u32,
+}
+
+fn servable(desk: &Desk<'_>, view: &View, hash: &BlockHash) -> Option<Servable> {
+    let headers = desk.chain.headers();
+    let known = headers.get(hash).filter(|known| known.has_body && !known.bad)?;
+    // A fault of the store is the chain's to report; here it means that the block cannot be had.
+    let row = view.header(hash).ok()??;
+    if view.hash_at(known.state.height).ok()? != Some(*hash) {
+        let age = headers.best().header.time.saturating_sub(known.header.time);
+        if !known.connected || age >= STALE_SECONDS_MAX {
+            return None;
+        }
+    }
+    let depth = view.tip.height().get().saturating_sub(known.state.height.get());
+    Some(Servable { known, depth, transactions: row.tx_count.saturating_sub(1), size: row.size })
+}
+
+impl BlockRelay {
+    /// Bytes of blocks that may still be sent today; `None` for no limit.
+    pub fn upload_left(&mut self, now: Duration) -> Option<u64> {
+        self.upload.left(now)
+    }
+
+    /// A peer asks for blocks.
+    pub fn on_get_blocks(&mut self, desk: &mut Desk<'_>, peer: PeerId, hashes: Vec<BlockHash>) {
+        for hash in hashes {
+            if !self.enqueue(desk, peer, Wanted::Block(hash)) {
+                return;
+            }
+        }
+        self.pump(desk, peer);
+    }
+
+    /// A peer asks for transactions of a block; with no positions, for the compact block itself.
+    pub fn on_get_block_transactions(&mut self, desk: &mut Desk<'_>, peer: PeerId, hash: BlockHash, indexes: Vec<u32>) {
+        if indexes.windows(2).any(|pair| matches!(pair, [a, b] if a >= b)) {
+            desk.blame(peer, Offence::BadRequest("positions of a block out of order"));
+            return;
+        }
+        if self.enqueue(desk, peer, Wanted::Parts(hash, indexes)) {
+            self.pump(desk, peer);
+        }
+    }
+
+    /// The shell has dealt with a `SendBlock`, `SendBlockTransactions` or `SendCompactBlock` that answered this peer.
+    pub fn sent(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.serving.outstanding = state.serving.outstanding.saturating_sub(1);
+            self.pump(desk, peer);
+        }
+    }
+
+    /// Whether it fits into the peer's queue.
+    fn enqueue(&mut self, desk: &mut Desk<'_>, peer: PeerId, wanted: Wanted) -> bool {
+        let Some(state) = self.peers.get_mut(&peer) else { return false };
+        let serving = &mut state.serving;
+        let positions = match &wanted {
+            Wanted::Block(_) => 0,
+            Wanted::Parts(_, indexes) => indexes.len(),
+        };
+        // Two full blocks' worth: one waits, one is new.
+        let max = desk.network().max_block_bytes / TRANSACTION_BYTES_MIN * 2;
+        if serving.queue.len() >= QUEUE_MAX || (serving.positions + positions) as u64 > max {
+            desk.blame(peer, Offence::Flood("requests for blocks"));
+            return false;
+        }
+        serving.positions += positions;
+        serving.queue.push_back(wanted);
+        true
+    }
+
+    fn pump(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        let view = desk.chain.view();
+        while let Some(state) = self.peers.get_mut(&peer)
+            && state.serving.outstanding < AT_ONCE_MAX
+            && let Some(wanted) = state.serving.queue.pop_front()
+        {
+            match wanted {
+                Wanted::Block(hash) => self.serve_block(desk, &view, peer, hash),
+                Wanted::Parts(hash, indexes) => {
+                    state.serving.positions = state.serving.positions.saturating_sub(indexes.len());
+                    self.serve_parts(desk, &view, peer, hash, indexes);
+                }
+            }
+        }
+    }
+
+    /// Leaves an answer to the shell.
+    fn leave(&mut self, desk: &mut Desk<'_>, peer: PeerId, hash: BlockHash, action: Action) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.serving.outstanding += 1;
+            state.learn(hash);
+            desk.actions.push(action);
+        }
+    }
+
+    fn serve_block(&mut self, desk: &mut Desk<'_>, view: &View, peer: PeerId, hash: BlockHash) {
+        let servable = servable(desk, view, &hash);
+        if let (None, Some(recent)) = (&servable, self.recent.as_ref().filter(|recent| recent.hash() == hash)) {
+            desk.send(peer, Message::Block(recent.bytes().clone()));
+            return;
+        }
+        let servable = servable.filter(|servable| {
+            let old = desk.now.unix_seconds.saturating_sub(u64::from(servable.known.header.time)) >= HISTORY_SECONDS;
+            let near_tip = servable.depth <= PARTS_DEPTH_MAX;
+            self.upload.allows(desk.now.monotonic, near_tip, old, u64::from(servable.size))
+        });
+        match servable {
+            Some(_) => self.leave(desk, peer, hash, Action::SendBlock(peer, hash)),
+            None => desk.send(peer, Message::NotFound(vec![Reference::Block(hash)])),
+        }
+    }
+
+    fn serve_parts(&mut self, desk: &mut Desk<'_>, view: &View, peer: PeerId, hash: BlockHash, indexes: Vec<u32>) {
+        let servable = servable(desk, view, &hash);
+        let recent = self.recent.as_ref().filter(|recent| servable.is_none() && recent.hash() == hash);
+        let count = match (recent, &servable) {
+            (Some(recent), _) => recent.len(),
+            (None, Some(servable)) => servable.transactions as usize,
+            (None, None) => {
+                desk.send(peer, Message::NotFound(vec![Reference::Block(hash)]));
+                return;
+            }
+        };
+        if indexes.last().is_some_and(|last| *last as usize >= count) {
+            desk.blame(peer, Offence::BadRequest("a position past the end of a block"));
+            return;
+        }
+        if let Some(recent) = recent {
+            let message = match recent.pick(&indexes) {
+                Some(transactions) if !indexes.is_empty() => {
+                    Message::BlockTransactions(Box::new(BlockTransactions { hash, transactions }))
+                }
+                _ => Message::CompactBlock(Box::new(recent.compact(desk.rng.random(), &[]))),
+            };
+            desk.send(peer, message);
+            return;
+        }
+        let depth = servable.map_or(u32::MAX, |servable| servable.depth);
+        match indexes.is_empty() {
+            true if depth <= COMPACT_DEPTH_MAX => {
+                self.leave(desk, peer, hash, Action::SendCompactBlock(peer, hash));
+            }
+            false if depth <= PARTS_DEPTH_MAX => {
+                self.leave(desk, peer, hash, Action::SendBlockTransactions(peer, hash, indexes));
+            }
+            _ => self.serve_block(desk, view, peer, hash),
+        }
+    }
+}

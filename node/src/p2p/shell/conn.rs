@@ -1,0 +1,335 @@
+//! One connection: greets, then moves frames both ways until either side ends it.
+//!
+//! Reading and writing go on side by side: two peers that send each other a block must both be reading. A reader waits
+//! when the brain has too much to do, and when its own peer does not take what is queued for it.
+
+use super::frames::Received;
+use super::noise::{Handshake, HandshakeError, Role, Session, StaticKey};
+use super::outbox::{Item, Outbox, SEND_STUCK};
+use super::stats::Stats;
+use crate::chain::ChainHandle;
+use crate::clock::Clock;
+use crate::p2p::brain::compact::compact_of;
+use crate::p2p::brain::interface::{Ending, Event, PeerId};
+use crate::p2p::brain::penalty::Offence;
+use crate::p2p::limits::HANDSHAKE_TIMEOUT;
+use crate::p2p::message::{BlockTransactions, Message, Reference, kind};
+use crate::store::StoreError;
+use parking_lot::Mutex;
+use setara_core::block::Block;
+use setara_core::hash::BlockHash;
+use std::io;
+use std::sync::Arc;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+
+/// Bytes read from a socket at once.
+const READ_BYTES: usize = 64 << 10;
+/// Bytes gathered before they are written, so that small frames share a packet.
+const WRITE_BYTES: usize = 64 << 10;
+/// Bytes of messages decoded but not yet seen by the brain, all peers together, in KiB: a few of the largest blocks.
+pub const INBOUND_KIB_MAX: usize = 48 << 10;
+/// Frames of unknown kinds that a connection may send; later versions announce new kinds by service bits instead.
+const UNKNOWN_FRAMES_MAX: u32 = 1_000;
+
+/// Why a connection was never ready.
+#[derive(Debug, thiserror::Error)]
+pub enum GreetError {
+    /// The socket failed or was closed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The other side is not one of us.
+    #[error("{0}")]
+    Handshake(#[from] HandshakeError),
+    /// It took too long.
+    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    Timeout,
+    /// The peer has not the key that it should.
+    #[error("it has another key than the invite names")]
+    WrongKey,
+}
+
+/// What a handshake leads to.
+pub struct Greeted {
+    /// Encrypts and decrypts.
+    pub session: Session,
+    /// Bytes that came behind the handshake.
+    pub rest: Vec<u8>,
+}
+
+/// Preamble and Noise handshake over a socket, within the time for both.
+pub async fn greet(
+    stream: &mut TcpStream,
+    mut handshake: Handshake,
+    expected: Option<[u8; 32]>,
+) -> Result<Greeted, GreetError> {
+    let greeting = async {
+        let mut input: Vec<u8> = Vec::new();
+        loop {
+            let step = handshake.step(&input);
+            let progress = match step {
+                Ok(progress) => progress,
+                Err(error) => {
+                    // The other side is told as much as we are, if it listens.
+                    let farewell = handshake.take_farewell();
+                    if !farewell.is_empty() {
+                        let _ = stream.write_all(&farewell).await;
+                        let _ = stream.shutdown().await;
+                    }
+                    return Err(error.into());
+                }
+            };
+            input.drain(..progress.consumed);
+            if !progress.output.is_empty() {
+                stream.write_all(&progress.output).await?;
+            }
+            if let Some(session) = progress.done {
+                if expected.is_some_and(|key| key != session.remote_key()) {
+                    return Err(GreetError::WrongKey);
+                }
+                return Ok(Greeted { session, rest: input });
+            }
+            // The handshake bounds what it takes, so what is read here is bounded as well.
+            let mut bytes = [0; 1_024];
+            let read = stream.read(&mut bytes[..1_024 - input.len().min(1_023)]).await?;
+            if read == 0 {
+                return Err(handshake.closed().into());
+            }
+            input.extend_from_slice(&bytes[..read]);
+        }
+    };
+    timeout(HANDSHAKE_TIMEOUT, greeting).await.map_err(|_| GreetError::Timeout)?
+}
+
+/// A handshake of this node.
+pub fn handshake(role: Role, key: &StaticKey, chain: &ChainHandle) -> Handshake {
+    Handshake::new(role, key, chain.network().genesis_hash())
+}
+
+/// An event and the memory that it holds until the brain has seen it.
+pub struct Inbound {
+    /// What happened.
+    pub event: Event,
+    /// Returned when this is dropped.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// What every connection needs of the node.
+#[derive(Clone)]
+pub struct Office {
+    /// To read blocks from.
+    pub chain: ChainHandle,
+    /// For counters.
+    pub clock: Arc<dyn Clock>,
+    /// To the brain.
+    pub events: mpsc::Sender<Inbound>,
+    /// Bounds what waits for the brain.
+    pub memory: Arc<Semaphore>,
+    /// The genesis file as it is given to others.
+    pub genesis: Arc<[u8]>,
+    /// Of all connections together.
+    pub totals: Arc<Stats>,
+}
+
+/// One connection that is ready.
+pub struct Connection {
+    /// Its name.
+    pub peer: PeerId,
+    /// What is to be sent.
+    pub outbox: Arc<Outbox>,
+    /// Its counters.
+    pub stats: Arc<Stats>,
+    /// The node.
+    pub office: Office,
+}
+
+impl Connection {
+    /// Moves frames until either side ends it, then tells the brain.
+    pub async fn run(self, stream: TcpStream, greeted: Greeted) {
+        let Greeted { session, rest } = greeted;
+        // Small frames, such as a new block's header, must not wait for more.
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        let session = Mutex::new(session);
+        let why = tokio::select! {
+            why = self.read(reader, &session, rest) => why,
+            why = self.write(writer, &session) => why,
+        };
+        tracing::debug!(peer = self.peer.0, why, "connection ended");
+        let _ = self.office.events.send(Inbound { event: Event::Disconnected { peer: self.peer }, permit: None }).await;
+    }
+
+    async fn read(&self, mut socket: OwnedReadHalf, session: &Mutex<Session>, rest: Vec<u8>) -> &'static str {
+        let mut bytes = rest;
+        let mut unknown = 0;
+        loop {
+            if !bytes.is_empty() {
+                self.count(&self.stats.received, &self.office.totals.received, bytes.len());
+            }
+            let received = session.lock().receive(&bytes);
+            if received.is_err() {
+                self.garbage(Offence::Undecodable("transport")).await;
+                return "undecodable bytes";
+            }
+            loop {
+                let next = session.lock().next_frame();
+                match next {
+                    Ok(None) => break,
+                    Ok(Some(Received::Frame { kind, body })) => {
+                        self.stats.received.count_message(kind, body.len() + 4);
+                        let max = self.office.chain.network().max_block_bytes;
+                        let size = body.len();
+                        match Message::decode(kind, body, max) {
+                            Ok(message) => {
+                                if !self.tell(Event::Message { peer: self.peer, message }, size).await {
+                                    return "the node is stopping";
+                                }
+                            }
+                            Err(error) => {
+                                tracing::debug!(peer = self.peer.0, %error, "undecodable message");
+                                self.garbage(Offence::Undecodable(kind::name(kind))).await;
+                                return "an undecodable message";
+                            }
+                        }
+                    }
+                    Ok(Some(Received::Unknown { .. })) => {
+                        unknown += 1;
+                        if unknown > UNKNOWN_FRAMES_MAX {
+                            self.garbage(Offence::Flood("unknown kinds")).await;
+                            return "a flood of unknown kinds";
+                        }
+                    }
+                    Err(error) => {
+                        tracing::debug!(peer = self.peer.0, %error, "bad frame");
+                        self.garbage(error.offence()).await;
+                        return "a bad frame";
+                    }
+                }
+            }
+            // Whoever asks without listening is not heard further.
+            while self.outbox.is_full() {
+                self.outbox.drained.notified().await;
+            }
+            bytes.resize(READ_BYTES, 0);
+            match socket.read(&mut bytes).await {
+                Ok(0) => return "closed by the peer",
+                Ok(read) => bytes.truncate(read),
+                Err(_) => return "the socket failed",
+            }
+        }
+    }
+
+    async fn garbage(&self, offence: Offence) {
+        self.tell(Event::Garbage { peer: self.peer, offence }, 0).await;
+    }
+
+    /// Hands an event over when there is room for it; whether anybody still listens.
+    async fn tell(&self, event: Event, bytes: usize) -> bool {
+        let kib = (bytes / 1_024 + 1).min(INBOUND_KIB_MAX) as u32;
+        let Ok(permit) = self.office.memory.clone().acquire_many_owned(kib).await else { return false };
+        self.office.events.send(Inbound { event, permit: Some(permit) }).await.is_ok()
+    }
+
+    async fn write(&self, mut socket: OwnedWriteHalf, session: &Mutex<Session>) -> &'static str {
+        let mut bytes = Vec::with_capacity(WRITE_BYTES);
+        loop {
+            if self.outbox.is_overflown() {
+                return "too much was asked for";
+            }
+            bytes.clear();
+            while bytes.len() < WRITE_BYTES {
+                let Some(item) = self.outbox.pop() else { break };
+                let frame = match self.frame(item).await {
+                    Ok(frame) => frame,
+                    Err(error) => {
+                        tracing::error!(%error, "a block cannot be read");
+                        return "this node's store failed";
+                    }
+                };
+                self.stats.sent.count_message(frame[0], frame.len());
+                session.lock().send(&frame, &mut bytes);
+            }
+            if bytes.is_empty() {
+                if let Some(ending) = self.outbox.ending() {
+                    let _ = timeout(SEND_STUCK, socket.shutdown()).await;
+                    return ended(&ending);
+                }
+                self.outbox.filled.notified().await;
+                continue;
+            }
+            let mut left = bytes.as_slice();
+            while !left.is_empty() {
+                match timeout(SEND_STUCK, socket.write(left)).await {
+                    Ok(Ok(written)) if written > 0 => {
+                        self.count(&self.stats.sent, &self.office.totals.sent, written);
+                        left = &left[written..];
+                    }
+                    Ok(_) => return "the socket failed",
+                    Err(_) => return "the peer takes nothing",
+                }
+            }
+        }
+    }
+
+    fn count(&self, own: &super::stats::Traffic, total: &super::stats::Traffic, bytes: usize) {
+        let now = self.office.clock.unix_seconds();
+        own.count(bytes, now);
+        total.count(bytes, now);
+    }
+
+    /// The frame of an item; what it needs of the store is read now, off the runtime's threads.
+    async fn frame(&self, item: Item) -> Result<Vec<u8>, StoreError> {
+        if let Item::Frame(frame) = item {
+            return Ok(frame);
+        }
+        let (chain, genesis) = (self.office.chain.clone(), self.office.genesis.clone());
+        let read = tokio::task::spawn_blocking(move || stored(&chain, &genesis, item)).await;
+        read.unwrap_or_else(|_| Err(StoreError::corrupt("reading a block panicked")))
+    }
+}
+
+/// What an item says, from the store.
+fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> {
+    let view = chain.view();
+    let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
+    Ok(match item {
+        Item::Frame(frame) => frame,
+        Item::Genesis => Message::Genesis(genesis.to_vec()).encode(),
+        Item::Block(hash) => match view.body(&hash)? {
+            Some(body) => Message::Block(body.into()).encode(),
+            None => missing(hash),
+        },
+        Item::CompactBlock(hash) => match view.block(&hash)? {
+            Some(block) => Message::CompactBlock(Box::new(compact_of(&block, rand::random()))).encode(),
+            None => missing(hash),
+        },
+        Item::BlockTransactions(hash, indexes) => match view.block(&hash)? {
+            Some(Block { transactions, .. }) => {
+                let wanted = indexes.iter().filter_map(|index| transactions.get(*index as usize).cloned());
+                let transactions = wanted.collect();
+                Message::BlockTransactions(Box::new(BlockTransactions { hash, transactions })).encode()
+            }
+            None => missing(hash),
+        },
+    })
+}
+
+const fn ended(ending: &Ending) -> &'static str {
+    match ending {
+        Ending::Offence(_) => "it broke a rule",
+        Ending::SelfConnection => "it is this node itself",
+        Ending::HandshakeTimeout => "no greeting in time",
+        Ending::Silent => "it was silent",
+        Ending::Stalling(_) => "it stalled",
+        Ending::LaggingChain => "it does not follow the best chain",
+        Ending::Evicted => "its place was needed",
+        Ending::Full => "no place",
+        Ending::Finished => "done",
+        Ending::Operator => "the operator wants it",
+        Ending::Banned => "banned",
+        Ending::Incompatible(_) => "incompatible",
+    }
+}

@@ -1,0 +1,168 @@
+//! Who may knock: how many handshakes at once, and how often from one place, so that a flood of dials costs little and
+//! honest peers still get in (attack TH2). Plain values and an explicit time; no sockets.
+
+use crate::p2p::message::NetAddress;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Handshakes at the same time: each costs four curve operations and a kilobyte.
+pub const HANDSHAKES_MAX: usize = 64;
+/// Dials a second from everywhere together.
+const RATE_ALL: u64 = 20;
+/// Dials that may come at once after a quiet time, from everywhere.
+const BURST_ALL: u64 = 100;
+/// Dials a second from one /24 or /48.
+const RATE_PLACE: u64 = 1;
+/// Dials that may come at once from one place.
+const BURST_PLACE: u64 = 5;
+/// Places remembered; the one heard of least recently is forgotten first.
+const PLACES_MAX: usize = 4_096;
+
+/// A bucket that fills steadily: dials in thousandths.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    tokens_milli: u64,
+    at: Duration,
+}
+
+impl Bucket {
+    fn take(&mut self, now: Duration, rate: u64, burst: u64) -> bool {
+        let passed = u64::try_from(now.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
+        self.tokens_milli = self.tokens_milli.saturating_add(passed.saturating_mul(rate)).min(burst * 1_000);
+        self.at = now;
+        let enough = self.tokens_milli >= 1_000;
+        if enough {
+            self.tokens_milli -= 1_000;
+        }
+        enough
+    }
+}
+
+/// The gate.
+#[derive(Debug)]
+pub struct Gate {
+    all: Bucket,
+    places: BTreeMap<[u8; 6], Bucket>,
+    shaking: usize,
+    allow_private: bool,
+}
+
+impl Gate {
+    /// Open. With `allow_private`, dials from private and loopback addresses are not counted by place.
+    pub const fn new(allow_private: bool) -> Self {
+        let all = Bucket { tokens_milli: BURST_ALL * 1_000, at: Duration::ZERO };
+        Self { all, places: BTreeMap::new(), shaking: 0, allow_private }
+    }
+
+    /// Whether somebody who dials from `address` may begin a handshake; if so, [`Self::done`] must follow.
+    pub fn admit(&mut self, address: IpAddr, now: Duration) -> bool {
+        if self.shaking >= HANDSHAKES_MAX {
+            return false;
+        }
+        let exempt = self.allow_private && is_private(address);
+        if !exempt {
+            // The place first: a flood from one place must not use up what is everybody's.
+            let place = place_of(address);
+            let full = Bucket { tokens_milli: BURST_PLACE * 1_000, at: now };
+            if !self.places.contains_key(&place) && self.places.len() >= PLACES_MAX {
+                let oldest = self.places.iter().min_by_key(|(_, bucket)| bucket.at).map(|(place, _)| *place);
+                oldest.map(|place| self.places.remove(&place));
+            }
+            let bucket = self.places.entry(place).or_insert(full);
+            if !bucket.take(now, RATE_PLACE, BURST_PLACE) || !self.all.take(now, RATE_ALL, BURST_ALL) {
+                return false;
+            }
+        }
+        self.shaking += 1;
+        true
+    }
+
+    /// A handshake has ended, however.
+    pub const fn done(&mut self) {
+        self.shaking = self.shaking.saturating_sub(1);
+    }
+}
+
+/// The /24 or /48 of an address.
+fn place_of(address: IpAddr) -> [u8; 6] {
+    let mut place = [0; 6];
+    match address.to_canonical() {
+        IpAddr::V4(address) => place[1..4].copy_from_slice(&address.octets()[..3]),
+        IpAddr::V6(address) => place.copy_from_slice(&address.octets()[..6]),
+    }
+    place
+}
+
+/// Loopback, private or link-local.
+pub fn is_private(address: IpAddr) -> bool {
+    match NetAddress::from(address) {
+        NetAddress::V4(address) => address.is_loopback() || address.is_private() || address.is_link_local(),
+        NetAddress::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
+        NetAddress::Onion(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// TH2: a flood of dials from one place takes nothing from the others.
+    #[test]
+    fn a_flood_from_one_place_leaves_the_others_their_turn() {
+        let mut gate = Gate::new(false);
+        let mut admitted = 0;
+        for millis in 0..10_000u64 {
+            let now = Duration::from_millis(millis);
+            if gate.admit(ip("203.0.113.7"), now) {
+                admitted += 1;
+                gate.done();
+            }
+            if millis % 1_000 == 500 {
+                assert!(gate.admit(ip(&format!("198.51.{}.1", millis / 1_000)), now), "{millis}");
+                gate.done();
+            }
+        }
+        assert!((10..=15).contains(&admitted), "{admitted}");
+    }
+
+    /// TH2: from many places at once, the rate of all together holds, and never more than so many shake hands.
+    #[test]
+    fn many_places_share_one_rate_and_so_many_handshakes() {
+        let mut gate = Gate::new(false);
+        let open = (0..2_000u32).filter(|n| gate.admit(ip(&format!("11.{}.{}.1", n / 256, n % 256)), Duration::ZERO));
+        assert_eq!(open.count(), HANDSHAKES_MAX);
+        for _ in 0..HANDSHAKES_MAX {
+            gate.done();
+        }
+        let later = Duration::from_secs(2);
+        let open = (0..2_000u32).filter(|n| {
+            let admitted = gate.admit(ip(&format!("12.{}.{}.1", n / 256, n % 256)), later);
+            gate.done();
+            admitted
+        });
+        assert_eq!(open.count() as u64, BURST_ALL - HANDSHAKES_MAX as u64 + 2 * RATE_ALL);
+        assert!(gate.places.len() <= PLACES_MAX);
+    }
+
+    #[test]
+    fn private_addresses_are_exempt_only_where_allowed_and_mapped_ones_are_the_same_place() {
+        let admitted = |allow, address: &str| {
+            let mut gate = Gate::new(allow);
+            (0..HANDSHAKES_MAX).filter(|_| gate.admit(ip(address), Duration::ZERO)).count()
+        };
+        for address in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"] {
+            assert_eq!(admitted(true, address), HANDSHAKES_MAX, "{address}");
+            assert_eq!(admitted(false, address), BURST_PLACE as usize, "{address}");
+        }
+        assert_eq!(admitted(true, "203.0.113.7"), BURST_PLACE as usize);
+        assert_eq!(place_of(ip("::ffff:203.0.113.7")), place_of(ip("203.0.113.9")));
+        assert_ne!(place_of(ip("2001:db8:1::1")), place_of(ip("2001:db8:2::1")));
+    }
+}

@@ -1,0 +1,117 @@
+//! What waits to be sent to one peer: bounded in bytes, blocks read only when their turn comes.
+//!
+//! At [`SEND_QUEUE_BYTES`] the connection stops reading its peer, so whoever asks without listening is not answered
+//! further (CVE-2024-52915); a queue that does not move for [`SEND_STUCK`] ends the connection.
+
+use crate::p2p::brain::interface::Ending;
+use parking_lot::Mutex;
+use setara_core::hash::BlockHash;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// Bytes that wait for a peer before it is not listened to any more.
+pub const SEND_QUEUE_BYTES: usize = 1_000_000;
+/// Things that wait, whatever their size: more is a peer that asks for far more than it takes.
+pub const SEND_QUEUE_ITEMS: usize = 20_000;
+/// A peer that takes nothing for so long is gone.
+pub const SEND_STUCK: Duration = Duration::from_secs(60);
+
+/// One thing to send.
+#[derive(Debug)]
+pub enum Item {
+    /// A frame.
+    Frame(Vec<u8>),
+    /// A block of the store.
+    Block(BlockHash),
+    /// Some transactions of a block of the store.
+    BlockTransactions(BlockHash, Vec<u32>),
+    /// A block of the store, compactly.
+    CompactBlock(BlockHash),
+    /// The genesis file.
+    Genesis,
+}
+
+impl Item {
+    const fn bytes(&self) -> usize {
+        match self {
+            Self::Frame(bytes) => bytes.len(),
+            Self::BlockTransactions(_, indexes) => 64 + indexes.len() * 4,
+            Self::Block(_) | Self::CompactBlock(_) | Self::Genesis => 64,
+        }
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    items: VecDeque<Item>,
+    bytes: usize,
+    ending: Option<Ending>,
+    overflown: bool,
+}
+
+/// The queue, shared by the brain's thread and the connection.
+#[derive(Default)]
+pub struct Outbox {
+    inner: Mutex<Inner>,
+    /// Something was added, or the end was decided.
+    pub filled: Notify,
+    /// Something was taken out.
+    pub drained: Notify,
+}
+
+impl Outbox {
+    /// Adds something. A queue that is full of things never taken ends the connection instead.
+    pub fn push(&self, item: Item) {
+        let mut inner = self.inner.lock();
+        if inner.ending.is_some() {
+            return;
+        }
+        if inner.items.len() >= SEND_QUEUE_ITEMS {
+            inner.overflown = true;
+        } else {
+            inner.bytes += item.bytes();
+            inner.items.push_back(item);
+        }
+        drop(inner);
+        self.filled.notify_one();
+    }
+
+    /// The connection ends once what is queued has been sent.
+    pub fn end(&self, ending: Ending) {
+        self.inner.lock().ending.get_or_insert(ending);
+        self.filled.notify_one();
+        self.drained.notify_one();
+    }
+
+    /// The next thing to send.
+    pub fn pop(&self) -> Option<Item> {
+        let mut inner = self.inner.lock();
+        let item = inner.items.pop_front()?;
+        inner.bytes -= item.bytes();
+        drop(inner);
+        self.drained.notify_one();
+        Some(item)
+    }
+
+    /// Whether the peer is to be left unread until it takes what waits for it.
+    pub fn is_full(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.bytes >= SEND_QUEUE_BYTES && inner.ending.is_none()
+    }
+
+    /// Why the connection is to end, if it is.
+    pub fn ending(&self) -> Option<Ending> {
+        self.inner.lock().ending.clone()
+    }
+
+    /// Whether more was queued than ever may be.
+    pub fn is_overflown(&self) -> bool {
+        self.inner.lock().overflown
+    }
+
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.inner.lock().bytes
+    }
+}
