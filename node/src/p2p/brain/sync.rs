@@ -1,1 +1,460 @@
 //! Headers first: whom to ask, what to believe, how far the node is.
+//!
+//! ```text
+//!  Headers ─► count, work of each, links ─► base known? ─► work enough? ─► SubmitHeaders ─► HeadersTaken ─► ask on
+//!               blame                        │ ask (rare)   │ two passes (presync.rs)
+//! ```
+//!
+//! One peer at a time is asked for the long way; it is replaced when it makes no progress. Any other is asked once the node
+//! has caught up, and whenever it announces a block above an unknown one. A peer's word counts by the work it has shown,
+//! never by a height it claims. Bodies are download.rs's business.
+
+mod lagging;
+mod progress;
+mod serve;
+
+pub use progress::{SyncProgress, SyncStage, is_syncing};
+
+use super::interface::{Action, Desk, Ending, Link, PeerId};
+use super::penalty::{self, Offence};
+use super::presync::{Presync, PresyncEnd, PresyncStep};
+use crate::chain::{HeaderPoint, HeadersTaken, KnownHeader, SubmitError};
+use crate::p2p::limits::{HEADERS_MAX, LOCATOR_HASHES_MAX};
+use crate::p2p::message::Message;
+use lagging::Lagging;
+use progress::Meter;
+use serve::Serving;
+use setara_core::block::Header;
+use setara_core::consensus::check_work;
+use setara_core::hash::BlockHash;
+use setara_core::pow::Work;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Without progress for so long, the sync peer is replaced: 2,000 headers are 160 kB, seconds on any line.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that made no progress is not the sync peer again for so long, unless there is no other.
+const PASSED_OVER: Duration = Duration::from_secs(600);
+/// Between two requests to a peer whose headers lead nowhere known (Core's value).
+const UNCONNECTING_INTERVAL: Duration = Duration::from_secs(120);
+/// Headers that lead nowhere known, in a row, before it is an offence (Core's value).
+const UNCONNECTING_MAX: u32 = 10;
+/// Blocks below the tip whose work a chain may lack and still be stored at once: a day.
+const ANTI_DOS_BLOCKS: u32 = 1_440;
+
+/// Settings of header sync.
+#[derive(Debug, Clone, Copy)]
+pub struct SyncOptions {
+    /// Work that the best chain is known to have: less is never stored without two passes.
+    pub minimum_chain_work: Work,
+}
+
+struct SyncPeer {
+    link: Link,
+    /// Requests for headers that have no answer yet.
+    asked: u32,
+    /// Whether it was asked for all it has since it came.
+    caught_up: bool,
+    /// Headers that the chain is judging.
+    submitted: u32,
+    /// Whether more is to be asked for when the chain has taken what was submitted, and after which block.
+    more: Option<BlockHash>,
+    progressed: Duration,
+    passed_over_until: Duration,
+    unconnecting: u32,
+    unconnecting_asked: Option<Duration>,
+    presync: Option<Box<Presync>>,
+    shown: Option<HeaderPoint>,
+    lagging: Lagging,
+    serving: Serving,
+}
+
+/// Header sync with all peers.
+pub struct HeaderSync {
+    options: SyncOptions,
+    peers: BTreeMap<PeerId, SyncPeer>,
+    sync_peer: Option<PeerId>,
+    meter: Meter,
+}
+
+impl HeaderSync {
+    /// With no peer.
+    pub fn new(options: SyncOptions) -> Self {
+        Self { options, peers: BTreeMap::new(), sync_peer: None, meter: Meter::default() }
+    }
+
+    /// A peer finished its `Hello`.
+    pub fn peer_ready(&mut self, desk: &mut Desk<'_>, peer: PeerId, link: Link) {
+        if !link.relays_blocks() {
+            return;
+        }
+        let now = desk.monotonic();
+        let state = SyncPeer {
+            link,
+            asked: 0,
+            caught_up: false,
+            submitted: 0,
+            more: None,
+            progressed: now,
+            passed_over_until: Duration::ZERO,
+            unconnecting: 0,
+            unconnecting_asked: None,
+            presync: None,
+            shown: None,
+            lagging: Lagging::default(),
+            serving: Serving::new(now),
+        };
+        self.peers.insert(peer, state);
+        self.choose(desk);
+    }
+
+    /// A peer is gone.
+    pub fn peer_gone(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        self.peers.remove(&peer);
+        if self.sync_peer == Some(peer) {
+            self.sync_peer = None;
+            self.choose(desk);
+        }
+    }
+
+    /// The block with the most work that the peer has shown, for the download and `getpeerinfo`.
+    pub fn shown(&self, peer: PeerId) -> Option<HeaderPoint> {
+        self.peers.get(&peer)?.shown
+    }
+
+    /// The peer that is asked for the long way, if one is.
+    pub const fn sync_peer(&self) -> Option<PeerId> {
+        self.sync_peer
+    }
+
+    /// Memory of chains under two-pass check, in bytes.
+    pub fn presync_bytes(&self) -> usize {
+        self.peers.values().filter_map(|peer| peer.presync.as_ref()).map(|presync| presync.bytes()).sum()
+    }
+
+    /// Whether the node is behind, judged by work alone.
+    pub fn is_syncing(&self, desk: &Desk<'_>) -> bool {
+        is_syncing(desk.chain, self.options.minimum_chain_work)
+    }
+
+    /// How far the node is.
+    pub fn progress(&self, desk: &Desk<'_>) -> SyncProgress {
+        let presync = self.sync_peer.and_then(|peer| self.peers.get(&peer)?.presync.as_ref());
+        let presync = presync.map(|presync| presync.state().height);
+        self.meter.progress(desk.chain, self.options.minimum_chain_work, presync, self.peers.len())
+    }
+
+    /// Headers came.
+    pub fn on_headers(&mut self, desk: &mut Desk<'_>, peer: PeerId, headers: Vec<Header>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        if headers.len() as u64 > HEADERS_MAX {
+            return desk.blame(peer, Offence::Flood("headers"));
+        }
+        if state.asked == 0 {
+            return desk.blame(peer, Offence::OutOfTurn("headers"));
+        }
+        state.asked -= 1;
+        if headers.is_empty() {
+            state.presync = None;
+            return self.finish(desk, peer);
+        }
+        let Some(work) = check_alone(desk, peer, &headers) else { return };
+        if state.presync.is_some() {
+            return self.on_presync(desk, peer, &headers);
+        }
+        self.on_checked(desk, peer, headers, work, true);
+    }
+
+    /// A block was announced: its header is worth as much as any other.
+    pub fn on_unknown_header(&mut self, desk: &mut Desk<'_>, peer: PeerId, header: Header) {
+        if !self.peers.contains_key(&peer) {
+            return;
+        }
+        let headers = vec![header];
+        let Some(work) = check_alone(desk, peer, &headers) else { return };
+        self.on_checked(desk, peer, headers, work, false);
+    }
+
+    /// Headers that follow one another, each with the work it states; `answer` says that they were asked for.
+    fn on_checked(&mut self, desk: &mut Desk<'_>, peer: PeerId, headers: Vec<Header>, work: Work, answer: bool) {
+        let (Some(first), Some(last)) = (headers.first(), headers.last()) else { return };
+        let tree = desk.chain.headers().clone();
+        let Some(base) = tree.get(&first.previous) else { return self.on_unconnecting(desk, peer, answer) };
+        let last_hash = last.hash();
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.unconnecting = 0;
+        let full = answer && headers.len() as u64 >= HEADERS_MAX;
+        if let Some(known) = tree.get(&last_hash) {
+            if known.bad {
+                return desk.blame(peer, Offence::InvalidHeader("invalid-before"));
+            }
+            show(state, known.point());
+            return if full { self.ask(desk, peer, &known.point().hash) } else { self.finish_if(desk, peer, answer) };
+        }
+        if base.bad {
+            return desk.blame(peer, Offence::InvalidHeader("invalid-before"));
+        }
+        let Some(total) = base.state.work.checked_add(work) else {
+            return desk.blame(peer, Offence::InvalidHeader("work-overflow"));
+        };
+        if total >= threshold(desk, self.options.minimum_chain_work) {
+            state.submitted += 1;
+            state.more = full.then_some(last_hash);
+            desk.actions.push(Action::SubmitHeaders(peer, headers));
+            if !full {
+                self.finish_if(desk, peer, answer);
+            }
+        } else if full {
+            self.start_presync(desk, peer, &base, &headers);
+        } else {
+            // Little work and no more of it: nothing to store, and no offence; lagging.rs sees to outgoing links.
+            self.finish_if(desk, peer, answer);
+        }
+    }
+
+    fn start_presync(&mut self, desk: &mut Desk<'_>, peer: PeerId, base: &KnownHeader, headers: &[Header]) {
+        let threshold = threshold(desk, self.options.minimum_chain_work);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let presync = Presync::new(desk.chain.network(), base.state, threshold, desk.now.unix_seconds, desk.rng);
+        state.presync = Some(Box::new(presync));
+        self.on_presync(desk, peer, headers);
+    }
+
+    fn on_presync(&mut self, desk: &mut Desk<'_>, peer: PeerId, headers: &[Header]) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        let Some(presync) = state.presync.as_mut() else { return };
+        let step = presync.take(desk.chain.network(), desk.now.unix_seconds, headers);
+        let start = presync.start().hash;
+        match step {
+            PresyncStep::Next(after, out) => {
+                state.progressed = desk.monotonic();
+                submit_all(desk, peer, state, out);
+                let mut locator = vec![after];
+                locator.extend(desk.chain.headers().locator(&start));
+                send_request(desk, peer, state, locator);
+            }
+            PresyncStep::Done(out) => {
+                state.progressed = desk.monotonic();
+                state.presync = None;
+                state.more = out.last().map(Header::hash);
+                submit_all(desk, peer, state, out);
+            }
+            PresyncStep::End(end) => {
+                state.presync = None;
+                match end {
+                    PresyncEnd::Invalid(rule) => desk.blame(peer, Offence::InvalidHeader(rule.code())),
+                    PresyncEnd::Changed => desk.blame(peer, Offence::HeadersChanged),
+                    PresyncEnd::TooMany => desk.blame(peer, Offence::LowWork),
+                    // Clocks may differ, branches change, and a young peer has little to show.
+                    PresyncEnd::Early | PresyncEnd::LowWork | PresyncEnd::Shorter => {}
+                }
+                self.give_up(desk, peer);
+            }
+        }
+    }
+
+    fn on_unconnecting(&mut self, desk: &mut Desk<'_>, peer: PeerId, answer: bool) {
+        let now = desk.monotonic();
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.unconnecting += 1;
+        if state.unconnecting >= UNCONNECTING_MAX {
+            return desk.blame(peer, Offence::HeadersUnconnecting);
+        }
+        let due = state.unconnecting_asked.is_none_or(|asked| now >= asked + UNCONNECTING_INTERVAL);
+        if due {
+            state.unconnecting_asked = Some(now);
+            let best = desk.chain.headers().best().point().hash;
+            self.ask(desk, peer, &best);
+        } else if answer {
+            self.give_up(desk, peer);
+        }
+    }
+
+    /// The chain took a peer's headers, or not.
+    pub fn on_headers_taken(&mut self, desk: &mut Desk<'_>, peer: PeerId, result: &Result<HeadersTaken, SubmitError>) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        state.submitted = state.submitted.saturating_sub(1);
+        match result {
+            Ok(taken) => {
+                state.progressed = desk.monotonic();
+                show(state, taken.last);
+                if taken.new > 0 {
+                    // Progress: the peer may be asked again at once about what it announces.
+                    state.unconnecting_asked = None;
+                }
+                if state.submitted == 0 && state.presync.is_none() {
+                    if let Some(after) = state.more.take() {
+                        self.ask(desk, peer, &after);
+                    }
+                }
+            }
+            Err(error) => {
+                state.more = None;
+                state.presync = None;
+                if let Some(offence) = penalty::of_headers(error) {
+                    desk.blame(peer, offence);
+                }
+                self.give_up(desk, peer);
+            }
+        }
+    }
+
+    /// A peer asks for headers.
+    pub fn on_get_headers(&mut self, desk: &mut Desk<'_>, peer: PeerId, locator: Vec<BlockHash>, stop: BlockHash) {
+        if locator.len() as u64 > LOCATOR_HASHES_MAX {
+            return desk.blame(peer, Offence::BadRequest("locator"));
+        }
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.serving.on_request(desk, peer, locator, stop);
+        }
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, desk: &mut Desk<'_>) {
+        let now = desk.monotonic();
+        self.meter.sample(desk);
+        if let Some((peer, state)) = self.sync_peer.and_then(|peer| Some((peer, self.peers.get(&peer)?))) {
+            let waiting = state.asked > 0 && state.submitted == 0;
+            if waiting && now >= state.progressed + PROGRESS_TIMEOUT {
+                if matches!(state.link, Link::OutboundFull | Link::BlockOnly) {
+                    desk.disconnect(peer, Ending::Stalling("headers"));
+                }
+                self.give_up(desk, peer);
+            }
+        }
+        for (peer, state) in &mut self.peers {
+            state.serving.tick(desk, *peer);
+        }
+        self.check_lagging(desk);
+        self.choose(desk);
+    }
+
+    /// Chooses a sync peer if there is none; when the node has caught up, asks everybody else once.
+    fn choose(&mut self, desk: &mut Desk<'_>) {
+        let now = desk.monotonic();
+        let best = desk.chain.headers().best().point().hash;
+        if self.sync_peer.is_none() {
+            let free = self.peers.iter().filter(|(_, state)| !state.caught_up && state.submitted == 0);
+            let chosen = free.min_by_key(|(peer, state)| {
+                (state.passed_over_until > now, state.link.is_inbound(), state.passed_over_until, **peer)
+            });
+            // Somebody who failed is asked again at once only if nobody has been found yet.
+            let chosen = chosen.filter(|(_, state)| state.passed_over_until <= now || self.peers.len() == 1);
+            if let Some(peer) = chosen.map(|(peer, _)| *peer) {
+                self.sync_peer = Some(peer);
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.progressed = now;
+                }
+                self.ask(desk, peer, &best);
+            }
+        }
+        if !self.is_syncing(desk) {
+            let new = |state: &SyncPeer| !state.caught_up && state.asked == 0 && state.passed_over_until <= now;
+            let others: Vec<PeerId> = self.peers.iter().filter(|(_, s)| new(s)).map(|(peer, _)| *peer).collect();
+            for peer in others {
+                self.ask(desk, peer, &best);
+                if let Some(state) = self.peers.get_mut(&peer) {
+                    state.caught_up = true;
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, desk: &mut Desk<'_>, peer: PeerId, after: &BlockHash) {
+        let Some(state) = self.peers.get_mut(&peer) else { return };
+        // From one below, so that a peer that has no more still shows what it has.
+        let tree = desk.chain.headers();
+        let from = tree.get(after).map_or(*after, |known| known.header.previous);
+        let mut locator = tree.locator(if tree.get(&from).is_some() { &from } else { after });
+        if locator.is_empty() {
+            locator = tree.locator(&tree.best().point().hash);
+        }
+        send_request(desk, peer, state, locator);
+    }
+
+    fn finish_if(&mut self, desk: &mut Desk<'_>, peer: PeerId, answer: bool) {
+        if answer {
+            self.finish(desk, peer);
+        }
+    }
+
+    /// The peer has no more headers.
+    fn finish(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.caught_up = true;
+        }
+        if self.sync_peer == Some(peer) {
+            self.sync_peer = None;
+            self.choose(desk);
+        }
+    }
+
+    /// The peer leads nowhere for now.
+    fn give_up(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.passed_over_until = desk.monotonic() + PASSED_OVER;
+            state.presync = None;
+        }
+        if self.sync_peer == Some(peer) {
+            self.sync_peer = None;
+            self.choose(desk);
+        }
+    }
+}
+
+/// What headers must satisfy by themselves, cheapest first; the work of all, or the sender is blamed.
+fn check_alone(desk: &mut Desk<'_>, peer: PeerId, headers: &[Header]) -> Option<Work> {
+    let (mut total, mut previous) = (Some(Work::ZERO), None);
+    for header in headers {
+        match check_work(desk.chain.network(), header) {
+            Ok((hash, target)) => {
+                if previous.is_some_and(|previous| previous != header.previous) {
+                    desk.blame(peer, Offence::HeadersDisconnected);
+                    return None;
+                }
+                previous = Some(hash);
+                total = total.and_then(|total| total.checked_add(target.work()));
+            }
+            Err(rule) => {
+                desk.blame(peer, Offence::InvalidHeader(rule.code()));
+                return None;
+            }
+        }
+    }
+    if total.is_none() {
+        desk.blame(peer, Offence::InvalidHeader("work-overflow"));
+    }
+    total
+}
+
+/// Work that a branch must have to be stored at once.
+fn threshold(desk: &Desk<'_>, minimum: Work) -> Work {
+    let tip = desk.chain.view().tip.header;
+    let bits = desk.chain.headers().get(&tip.hash).map(|known| known.header.bits);
+    let block = bits.and_then(|bits| bits.to_target().ok()).map_or(Work::ZERO, |target| target.work());
+    let slack = block.checked_mul(ANTI_DOS_BLOCKS);
+    let near = slack.and_then(|slack| tip.work.checked_sub(slack)).unwrap_or(Work::ZERO);
+    near.max(minimum)
+}
+
+fn show(state: &mut SyncPeer, point: HeaderPoint) {
+    if state.shown.is_none_or(|shown| point.work > shown.work) {
+        state.shown = Some(point);
+    }
+}
+
+fn submit_all(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, headers: Vec<Header>) {
+    for part in headers.chunks(HEADERS_MAX as usize) {
+        state.submitted += 1;
+        desk.actions.push(Action::SubmitHeaders(peer, part.to_vec()));
+    }
+}
+
+fn send_request(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, mut locator: Vec<BlockHash>) {
+    locator.truncate(LOCATOR_HASHES_MAX as usize);
+    state.asked += 1;
+    desk.send(peer, Message::GetHeaders { locator, stop: BlockHash::ZERO });
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,165 @@
+//! Which body is asked of whom.
+
+use super::{Download, Flight};
+use crate::chain::HeaderPoint;
+use crate::p2p::brain::interface::{Desk, PeerId};
+use crate::p2p::limits::{DOWNLOAD_WINDOW_BLOCKS, DOWNLOAD_WINDOW_BYTES};
+use crate::p2p::message::Message;
+use setara_core::hash::BlockHash;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Taken as a body's size at least, so that many small blocks do not make room for a flood of large ones.
+const BLOCK_BYTES_MIN: u64 = 64 << 10;
+/// Before the oldest missing body is asked of a second peer, at least.
+const HEDGE_MIN: Duration = Duration::from_millis(500);
+/// Peers asked for the oldest missing body at once.
+const HEDGE_PEERS_MAX: usize = 3;
+
+/// What is missing, as of the last look at the tree, which costs a walk down the branch.
+#[derive(Default)]
+pub(super) struct Window {
+    target: Option<BlockHash>,
+    missing: Vec<HeaderPoint>,
+    size: u64,
+}
+
+impl Window {
+    pub fn forget(&mut self) {
+        self.target = None;
+    }
+
+    /// A body of this size came.
+    pub fn saw(&mut self, bytes: u64) {
+        self.size = (self.size * 7 + bytes) / 8;
+    }
+
+    fn block_bytes(&self) -> u64 {
+        self.size.saturating_mul(2).max(BLOCK_BYTES_MIN)
+    }
+}
+
+impl Download {
+    /// Asks for all that may be asked for now.
+    pub(super) fn fill(&mut self, desk: &mut Desk<'_>) {
+        if self.peers.is_empty() {
+            return;
+        }
+        self.look(desk);
+        let mut room = self.room(desk);
+        if room.is_empty() {
+            return;
+        }
+        let now = desk.monotonic();
+        let budget = DOWNLOAD_WINDOW_BYTES.saturating_sub(self.held_bytes + self.submitted_bytes);
+        let mut requests = (budget / self.window.block_bytes()).saturating_sub(self.flights.len() as u64);
+        let mut asked: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
+        for (place, point) in self.window.missing.iter().enumerate() {
+            let lowest = place == 0;
+            if room.is_empty() || requests == 0 && !lowest {
+                break;
+            }
+            let key = (point.height.get(), point.hash);
+            let settled = self.held.contains_key(&key)
+                || self.submitted.contains_key(&point.hash)
+                || self.resting.contains_key(&point.hash);
+            if settled {
+                continue;
+            }
+            let flights: Vec<(PeerId, Duration)> =
+                self.in_flight(&point.hash).map(|(peer, flight)| (peer, flight.asked)).collect();
+            if !flights.is_empty() && !(self.is_oldest(point) && self.hedge_due(&flights, now)) {
+                continue;
+            }
+            let able = room.iter().filter(|(peer, (common, _))| {
+                *common >= key.0
+                    && !flights.iter().any(|(of, _)| of == *peer)
+                    && self.peers.get(peer).is_some_and(|source| source.may_have(key.0, &point.hash))
+            });
+            // The fastest first, the most room breaking ties.
+            let chosen = able.min_by_key(|(peer, (_, room))| {
+                (self.peers.get(peer).map(|source| source.interval_ms()), usize::MAX - room, **peer)
+            });
+            let Some(peer) = chosen.map(|(peer, _)| *peer) else { continue };
+            self.flights.insert((point.hash, peer), Flight { asked: now });
+            asked.entry(peer).or_default().push(point.hash);
+            requests = requests.saturating_sub(1);
+            if let Some((_, left)) = room.get_mut(&peer) {
+                *left -= 1;
+                if *left == 0 {
+                    room.remove(&peer);
+                }
+            }
+        }
+        for (peer, hashes) in asked {
+            desk.send(peer, Message::GetBlocks(hashes));
+        }
+    }
+
+    /// Looks at the tree anew if the best header is another, or half of what was missing is here.
+    fn look(&mut self, desk: &Desk<'_>) {
+        let tree = desk.chain.headers();
+        let best = tree.best().point().hash;
+        let here = |point: &HeaderPoint| tree.get(&point.hash).is_none_or(|known| known.has_body || known.bad);
+        self.window.missing.retain(|point| !here(point));
+        let few = self.window.missing.len() < DOWNLOAD_WINDOW_BLOCKS as usize / 2;
+        let above = self.window.missing.last().map(|last| last.hash) != Some(best);
+        if self.window.target != Some(best) || few && above {
+            let max = DOWNLOAD_WINDOW_BLOCKS as usize;
+            self.window.missing = tree.missing_bodies(&best, DOWNLOAD_WINDOW_BLOCKS, max);
+            self.window.target = Some(best);
+        }
+    }
+
+    /// Peers with room: up to which height they have the best branch, and how much more they may be asked for.
+    fn room(&self, desk: &Desk<'_>) -> BTreeMap<PeerId, (u32, usize)> {
+        let mut busy: BTreeMap<PeerId, usize> = BTreeMap::new();
+        for (_, peer) in self.flights.keys() {
+            *busy.entry(*peer).or_default() += 1;
+        }
+        let mut room = BTreeMap::new();
+        let Some(top) = self.window.missing.last() else { return room };
+        for (peer, source) in &self.peers {
+            let left = source.requests_max().saturating_sub(busy.get(peer).copied().unwrap_or(0));
+            let Some(best) = source.best().filter(|_| left > 0) else { continue };
+            let common = desk.chain.headers().fork(&best.hash, &top.hash);
+            if let Some(common) = common {
+                room.insert(*peer, (common.height.get(), left));
+            }
+        }
+        room
+    }
+
+    /// Whether nothing below it is still to come.
+    fn is_oldest(&self, point: &HeaderPoint) -> bool {
+        self.oldest().is_some_and(|oldest| oldest.hash == point.hash)
+    }
+
+    fn oldest(&self) -> Option<&HeaderPoint> {
+        self.window.missing.iter().find(|point| {
+            !self.held.contains_key(&(point.height.get(), point.hash)) && !self.submitted.contains_key(&point.hash)
+        })
+    }
+
+    fn hedge_due(&self, flights: &[(PeerId, Duration)], now: Duration) -> bool {
+        let late = |(peer, asked): &(PeerId, Duration)| {
+            let usual = self.peers.get(peer).map_or(0, |source| source.interval_ms());
+            now >= *asked + Duration::from_millis(usual.saturating_mul(2)).max(HEDGE_MIN)
+        };
+        flights.len() < HEDGE_PEERS_MAX && flights.iter().all(late)
+    }
+
+    /// The body that holds up everything: it is in flight, a peer has nothing to do, and nothing else may be asked for.
+    pub(super) fn stalling(&self, desk: &Desk<'_>) -> Option<BlockHash> {
+        let oldest = self.oldest()?;
+        self.in_flight(&oldest.hash).next()?;
+        let full = self.window.missing.iter().all(|point| {
+            self.held.contains_key(&(point.height.get(), point.hash))
+                || self.submitted.contains_key(&point.hash)
+                || self.in_flight(&point.hash).next().is_some()
+        });
+        let budget = DOWNLOAD_WINDOW_BYTES.saturating_sub(self.held_bytes + self.submitted_bytes);
+        let spent = self.flights.len() as u64 >= budget / self.window.block_bytes();
+        ((full || spent) && !self.held.is_empty() && !self.room(desk).is_empty()).then_some(oldest.hash)
+    }
+}

@@ -1,0 +1,80 @@
+//! What is known of one peer as a source of bodies.
+
+use crate::chain::HeaderPoint;
+use crate::p2p::limits::DOWNLOAD_PER_PEER;
+use setara_core::hash::BlockHash;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Requests in flight from a peer of which nothing is known yet.
+const FIRST_REQUESTS: u64 = 4;
+/// As many bodies are in flight as the peer delivers in this time: longer than any round trip.
+const PIPELINE_MS: u64 = 2_000;
+/// Taken as the usual time of a peer that has delivered nothing.
+const UNKNOWN_MS: u64 = 500;
+/// Blocks that a peer said it lacks; one that lacks more is not asked at all until it shows a better header.
+const REFUSED_MAX: usize = 64;
+
+/// A peer.
+pub(super) struct Source {
+    serves_from: u32,
+    best: Option<HeaderPoint>,
+    /// Smoothed time between two deliveries.
+    interval_ms: Option<u64>,
+    last_delivery: Duration,
+    refused: VecDeque<BlockHash>,
+}
+
+impl Source {
+    pub const fn new(serves_from: u32) -> Self {
+        let (interval_ms, last_delivery, refused) = (None, Duration::ZERO, VecDeque::new());
+        Self { serves_from, best: None, interval_ms, last_delivery, refused }
+    }
+
+    /// Whether that is news.
+    pub fn set_best(&mut self, best: HeaderPoint) -> bool {
+        let news = self.best.is_none_or(|old| best.work > old.work);
+        if news {
+            self.best = Some(best);
+            if self.refused.len() >= REFUSED_MAX {
+                self.refused.clear();
+            }
+        }
+        news
+    }
+
+    pub const fn best(&self) -> Option<HeaderPoint> {
+        self.best
+    }
+
+    pub fn may_have(&self, height: u32, hash: &BlockHash) -> bool {
+        height >= self.serves_from && self.refused.len() < REFUSED_MAX && !self.refused.contains(hash)
+    }
+
+    pub fn refuse(&mut self, hash: BlockHash) {
+        if self.refused.len() < REFUSED_MAX && !self.refused.contains(&hash) {
+            self.refused.push_back(hash);
+        }
+    }
+
+    pub fn delivered(&mut self, now: Duration, asked: Duration) {
+        let since = now.saturating_sub(asked.max(self.last_delivery));
+        let sample = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        self.interval_ms = Some(self.interval_ms.map_or(sample, |old| (old.saturating_mul(3) + sample) / 4));
+        self.last_delivery = now;
+    }
+
+    pub const fn last_delivery(&self) -> Duration {
+        self.last_delivery
+    }
+
+    pub fn interval_ms(&self) -> u64 {
+        self.interval_ms.unwrap_or(UNKNOWN_MS)
+    }
+
+    /// Bodies that may be in flight from it.
+    pub fn requests_max(&self) -> usize {
+        let requests = self.interval_ms.map_or(FIRST_REQUESTS, |ms| PIPELINE_MS / ms.max(1));
+        usize::try_from(requests).unwrap_or(DOWNLOAD_PER_PEER).clamp(1, DOWNLOAD_PER_PEER)
+    }
+}

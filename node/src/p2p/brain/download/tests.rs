@@ -1,0 +1,1 @@
+//! The download against peers that lie, stall and vanish.

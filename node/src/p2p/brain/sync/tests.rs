@@ -1,0 +1,1 @@
+//! Header sync against a chain in memory.
