@@ -46,6 +46,9 @@ impl AdditionLog {
 
     fn since(&self, sequence: u64) -> Option<Vec<(WtxId, u64)>> {
         let first = self.next - weight::count(self.recent.len());
+        if sequence > self.next {
+            return None;
+        }
         let skip = usize::try_from(sequence.checked_sub(first)?).ok()?;
         Some(self.recent.iter().skip(skip).copied().collect())
     }

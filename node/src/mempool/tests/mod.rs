@@ -8,6 +8,7 @@ mod limits;
 mod locks;
 mod model;
 mod persistence;
+mod relaying;
 mod reorganisation;
 mod replacement;
 mod verdicts;

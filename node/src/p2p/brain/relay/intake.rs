@@ -25,6 +25,13 @@ pub(super) struct Waiting {
     ids: TransactionIds,
 }
 
+#[cfg(test)]
+impl Waiting {
+    pub(super) const fn bytes(&self) -> u64 {
+        self.ids.size
+    }
+}
+
 /// How a transaction came to be with the mempool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -299,15 +306,17 @@ impl TransactionRelay {
             self.refuse(&ids.wtxid);
             return;
         }
+        if !self.peers.contains_key(&peer) {
+            // Nobody is left to answer for it: whoever else announced it is asked.
+            return;
+        }
         let mut announcers = self.requests.forget(Wanted::Wtxid(ids.wtxid));
         announcers.push(peer);
-        announcers.retain(|peer| self.peers.contains_key(peer));
-        let Some(first) = announcers.last().copied() else { return };
-        if !self.orphans.add(first, transaction, ids) {
+        if !self.orphans.add(peer, transaction, ids) {
             return;
         }
         if missing.is_empty() {
-            self.orphans.ready(first, &ids.wtxid);
+            self.orphans.ready(peer, &ids.wtxid);
         }
         self.orphans.set_missing(&ids.wtxid, missing.clone());
         for announcer in announcers {
