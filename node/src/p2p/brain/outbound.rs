@@ -1,1 +1,404 @@
 //! Which connections to open: full, block-only, feelers, anchors, extra ones.
+//!
+//! ```text
+//!  tick ─► --connect? ─► those only
+//!          manual peers ─► anchors (block-only) ─► 8 full ─► 2 block-only ─► extra full (tip stale) ─► extra block-only
+//!          feeler, beside all of these                          │ one group each
+//!          one connection too many of a kind? the worst ends ◄──┘
+//! ```
+//!
+//! Dials that are on their way are remembered until the shell reports; failures are repeated ever later.
+
+#[cfg(test)]
+mod tests;
+
+use super::addresses::{Addresses, Group, group};
+use super::bans::Bans;
+use super::interface::{Action, Actions, Dial, Ending, Link, PeerId};
+use crate::chain::Now;
+use crate::p2p::limits::{OUTBOUND_BLOCK_ONLY, OUTBOUND_FULL};
+use crate::p2p::message::{AddressRecord, PeerAddress, services};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Peers that the operator may name (Bitcoin Core's number).
+pub const MANUAL_MAX: usize = 8;
+/// Mean time between feelers (Core's): a tried table of 16,384 is tested in three weeks.
+const FEELER_INTERVAL: Duration = Duration::from_secs(120);
+/// Mean time between extra block-only connections (Core's): each is a chance to leave an eclipse.
+const EXTRA_BLOCK_ONLY_INTERVAL: Duration = Duration::from_secs(300);
+/// Without a new tip for so long (15 spacings), one more full connection is tried.
+const STALE_TIP: Duration = Duration::from_secs(15 * 60);
+/// An extra connection gets so long to show what it knows.
+const EXTRA_TRIAL: Duration = Duration::from_secs(30);
+/// A dial that nobody reported on is over: twice the handshake's time with room for Tor's circuits.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Dials on their way at once.
+const DIALS_MAX: usize = 8;
+/// Automatic dials of one round ...
+const DIALS_PER_ROUND: usize = 2;
+/// ... and the time between rounds: at most four dials a second, whatever fails.
+const ROUND_INTERVAL: Duration = Duration::from_millis(500);
+/// After a first failure an address rests so long, then twice that, ...
+const BACKOFF_FIRST: Duration = Duration::from_secs(5);
+/// ... up to this.
+const BACKOFF_LAST: Duration = Duration::from_secs(600);
+/// Failed addresses remembered: more than can be dialled while the longest rest lasts.
+const FAILURES_MAX: usize = 4_096;
+/// Addresses looked at to find one that fits (Core's 100).
+const TRIES: usize = 100;
+/// Knowing fewer addresses than this, those of the genesis file are asked for help (AE10: not otherwise).
+const FEW_ADDRESSES: usize = 16;
+/// Time between two looks at the genesis file's addresses.
+const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(600);
+/// Own addresses remembered: more than interfaces.
+const OWN_MAX: usize = 64;
+
+/// What the operator decided.
+#[derive(Debug, Clone, Default)]
+pub struct OutboundConfig {
+    /// If not empty, only these are dialled (`--connect`).
+    pub connect: Vec<PeerAddress>,
+    /// Always kept connected (`--add-peer`), at most [`MANUAL_MAX`].
+    pub manual: Vec<PeerAddress>,
+    /// Of the genesis file.
+    pub bootstrap: Vec<PeerAddress>,
+    /// Whether Tor's addresses can be dialled.
+    pub onion: bool,
+}
+
+/// A connection as it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connection {
+    /// Which.
+    pub peer: PeerId,
+    /// Why.
+    pub link: Link,
+    /// The other end.
+    pub address: PeerAddress,
+    /// Whether its `Hello` came.
+    pub ready: bool,
+    /// Since when, monotonic.
+    pub connected_at: Duration,
+    /// When it last told a block that was new, monotonic.
+    pub last_block: Option<Duration>,
+    /// Whether it is protected from giving way to an extra one (it showed our work).
+    pub protected: bool,
+}
+
+/// Decides about outgoing connections.
+pub struct Outbound {
+    config: OutboundConfig,
+    active: bool,
+    anchors: Vec<PeerAddress>,
+    dialling: BTreeMap<PeerAddress, (Link, Duration)>,
+    /// How often each failed in a row, and until when it rests.
+    failures: BTreeMap<PeerAddress, (u32, Duration)>,
+    own: BTreeSet<PeerAddress>,
+    next_round: Duration,
+    next_feeler: Option<Duration>,
+    next_extra: Option<Duration>,
+    next_bootstrap: Duration,
+}
+
+impl Outbound {
+    /// At the start of the process; `anchors` as saved by the last one.
+    pub fn new(mut config: OutboundConfig, anchors: Vec<PeerAddress>) -> Self {
+        config.manual.truncate(MANUAL_MAX);
+        Self {
+            config,
+            active: true,
+            anchors,
+            dialling: BTreeMap::new(),
+            failures: BTreeMap::new(),
+            own: BTreeSet::new(),
+            next_round: Duration::ZERO,
+            next_feeler: None,
+            next_extra: None,
+            next_bootstrap: Duration::ZERO,
+        }
+    }
+
+    /// Whether anything is dialled at all (`setnetworkactive`). The caller ends the connections there are.
+    pub const fn set_active(&mut self, active: bool) {
+        self.active = active;
+    }
+
+    /// Whether anything is dialled at all.
+    pub const fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Keeps a peer connected from now on; false if there are too many or it is one already.
+    pub fn add_manual(&mut self, address: PeerAddress) -> bool {
+        if self.config.manual.len() >= MANUAL_MAX || self.config.manual.contains(&address) {
+            return false;
+        }
+        self.failures.remove(&address);
+        self.config.manual.push(address);
+        true
+    }
+
+    /// No longer; false if it was not one. The connection stays.
+    pub fn remove_manual(&mut self, address: &PeerAddress) -> bool {
+        let before = self.config.manual.len();
+        self.config.manual.retain(|manual| manual != address);
+        before != self.config.manual.len()
+    }
+
+    /// Peers that the operator named.
+    pub fn manual(&self) -> &[PeerAddress] {
+        &self.config.manual
+    }
+
+    /// The address is this node itself (its own nonce came back, or it listens there).
+    pub fn learn_own(&mut self, address: PeerAddress) {
+        if self.own.len() < OWN_MAX {
+            self.own.insert(address);
+        }
+    }
+
+    /// A dial became a connection.
+    pub fn connected(&mut self, address: &PeerAddress) {
+        self.dialling.remove(address);
+    }
+
+    /// A connection has said `Hello`: it rests no longer.
+    pub fn ready(&mut self, address: &PeerAddress) {
+        self.failures.remove(address);
+    }
+
+    /// A dial failed, or the connection ended before its `Hello`.
+    pub fn failed(&mut self, address: &PeerAddress, now: Now, rng: &mut StdRng) {
+        self.dialling.remove(address);
+        let count = self.failures.get(address).map_or(0, |(count, _)| *count);
+        let rest = (BACKOFF_FIRST * (1 << count.min(10))).min(BACKOFF_LAST);
+        // Up to a quarter longer, so that nodes that lost the same peer do not come back together.
+        let jitter = rest * rng.random_range(0..=256) / 1_024;
+        self.failures.insert(*address, (count.saturating_add(1), now.monotonic + rest + jitter));
+        if self.failures.len() > FAILURES_MAX {
+            let soonest = self.failures.iter().min_by_key(|(_, (_, until))| *until).map(|(address, _)| *address);
+            soonest.map(|address| self.failures.remove(&address));
+        }
+    }
+
+    /// Addresses to dial first after a restart: block-only peers, whose connections nobody else can infer.
+    pub fn anchors(connections: &[Connection]) -> Vec<PeerAddress> {
+        let fit = connections.iter().filter(|connection| connection.link == Link::BlockOnly && connection.ready);
+        fit.map(|connection| connection.address).take(super::addresses::ANCHORS_MAX).collect()
+    }
+
+    /// What to open and what to end now. `tip_at` is when the tip last changed (monotonic).
+    pub fn tick(
+        &mut self,
+        now: Now,
+        rng: &mut StdRng,
+        addresses: &mut Addresses,
+        bans: &Bans,
+        connections: &[Connection],
+        tip_at: Duration,
+    ) -> Actions {
+        let time = now.monotonic;
+        let mut actions = Actions::new();
+        self.dialling.retain(|_, (_, since)| time.saturating_sub(*since) < DIAL_TIMEOUT);
+        if !self.active {
+            return actions;
+        }
+        let named = if self.config.connect.is_empty() { &self.config.manual } else { &self.config.connect };
+        for address in named.clone() {
+            let there = connections.iter().any(|connection| connection.address == address);
+            if !there && !self.resting(&address, time) && self.dialling.len() < DIALS_MAX {
+                self.dial(address, Link::Manual, now, addresses, &mut actions);
+            }
+        }
+        if !self.config.connect.is_empty() {
+            return actions;
+        }
+        let stale = time.saturating_sub(tip_at) >= STALE_TIP;
+        end_extras(time, connections, &mut actions);
+        if time < self.next_round {
+            return actions;
+        }
+        self.next_round = time + ROUND_INTERVAL;
+        self.bootstrap(now, rng, addresses);
+        for _ in 0..DIALS_PER_ROUND {
+            if self.dialling.len() >= DIALS_MAX {
+                break;
+            }
+            let Some(link) = self.wanted(time, rng, connections, stale) else { break };
+            let anchor = if link == Link::BlockOnly { self.anchors.pop() } else { None };
+            let fits = |address: &PeerAddress| self.fits(address, link, now, addresses, bans, connections);
+            let target = match anchor {
+                Some(anchor) => Some(anchor).filter(|anchor| fits(anchor)),
+                None => self.choose(link, now, rng, addresses, bans, connections),
+            };
+            if let Some(address) = target {
+                self.dial(address, link, now, addresses, &mut actions);
+            }
+        }
+        self.feel(now, rng, addresses, bans, connections, &mut actions);
+        actions
+    }
+
+    fn wanted(&mut self, time: Duration, rng: &mut StdRng, connections: &[Connection], stale: bool) -> Option<Link> {
+        let full = self.count(Link::OutboundFull, connections);
+        let block_only = self.count(Link::BlockOnly, connections);
+        if !self.anchors.is_empty() && block_only < OUTBOUND_BLOCK_ONLY {
+            return Some(Link::BlockOnly);
+        }
+        if full < OUTBOUND_FULL {
+            return Some(Link::OutboundFull);
+        }
+        if block_only < OUTBOUND_BLOCK_ONLY {
+            return Some(Link::BlockOnly);
+        }
+        if stale && full == OUTBOUND_FULL {
+            return Some(Link::OutboundFull);
+        }
+        let due = *self.next_extra.get_or_insert_with(|| time + poisson(EXTRA_BLOCK_ONLY_INTERVAL, rng));
+        if time >= due && block_only == OUTBOUND_BLOCK_ONLY {
+            self.next_extra = Some(time + poisson(EXTRA_BLOCK_ONLY_INTERVAL, rng));
+            return Some(Link::BlockOnly);
+        }
+        None
+    }
+
+    fn count(&self, link: Link, connections: &[Connection]) -> usize {
+        connections.iter().filter(|connection| connection.link == link).count()
+            + self.dialling.values().filter(|(dialled, _)| *dialled == link).count()
+    }
+
+    fn feel(
+        &mut self,
+        now: Now,
+        rng: &mut StdRng,
+        addresses: &mut Addresses,
+        bans: &Bans,
+        connections: &[Connection],
+        actions: &mut Actions,
+    ) {
+        let time = now.monotonic;
+        let due = *self.next_feeler.get_or_insert_with(|| time + poisson(FEELER_INTERVAL, rng));
+        if time < due || self.dialling.len() >= DIALS_MAX || self.count(Link::Feeler, connections) > 0 {
+            return;
+        }
+        self.next_feeler = Some(time + poisson(FEELER_INTERVAL, rng));
+        let tested = addresses.collision_to_test(now, rng);
+        let tested = tested.filter(|address| self.fits(address, Link::Feeler, now, addresses, bans, connections));
+        let target = tested.or_else(|| self.choose(Link::Feeler, now, rng, addresses, bans, connections));
+        if let Some(address) = target {
+            self.dial(address, Link::Feeler, now, addresses, actions);
+        }
+    }
+
+    fn choose(
+        &self,
+        link: Link,
+        now: Now,
+        rng: &mut StdRng,
+        addresses: &Addresses,
+        bans: &Bans,
+        connections: &[Connection],
+    ) -> Option<PeerAddress> {
+        for _ in 0..TRIES {
+            let entry = addresses.select(link == Link::Feeler, now, rng)?;
+            let serves = link == Link::Feeler || entry.services & services::BLOCKS != 0;
+            if serves && self.fits(&entry.address, link, now, addresses, bans, connections) {
+                return Some(entry.address);
+            }
+        }
+        None
+    }
+
+    /// Whether an address may be dialled unasked.
+    fn fits(
+        &self,
+        address: &PeerAddress,
+        link: Link,
+        now: Now,
+        addresses: &Addresses,
+        bans: &Bans,
+        connections: &[Connection],
+    ) -> bool {
+        let lifted = |host| addresses.allow_private() && group::private(host);
+        let known = |other: &PeerAddress| other == address || other.host == address.host && !lifted(&address.host);
+        if !group::acceptable(address, addresses.allow_private())
+            || !self.config.onion && group::kind(&address.host) == group::Kind::Onion
+            || self.own.contains(address)
+            || self.resting(address, now.monotonic)
+            || self.config.manual.contains(address)
+            || bans.is_banned(&address.host, now.unix_seconds)
+            || bans.is_discouraged(&address.host)
+            || self.dialling.keys().any(known)
+            || connections.iter().any(|connection| known(&connection.address))
+        {
+            return false;
+        }
+        let one_group = |link: Link| matches!(link, Link::OutboundFull | Link::BlockOnly);
+        if !one_group(link) || lifted(&address.host) {
+            return true;
+        }
+        let mine = Group::of(&address.host);
+        let linked = connections.iter().map(|connection| (connection.link, connection.address));
+        let dialled = self.dialling.iter().map(|(address, (link, _))| (*link, *address));
+        !linked.chain(dialled).any(|(link, other)| one_group(link) && Group::of(&other.host) == mine)
+    }
+
+    fn resting(&self, address: &PeerAddress, time: Duration) -> bool {
+        self.dialling.contains_key(address) || self.failures.get(address).is_some_and(|(_, until)| time < *until)
+    }
+
+    fn dial(&mut self, address: PeerAddress, link: Link, now: Now, addresses: &mut Addresses, actions: &mut Actions) {
+        self.dialling.insert(address, (link, now.monotonic));
+        addresses.attempt(&address, now);
+        actions.push(Action::Dial(Dial { address, link }));
+    }
+
+    fn bootstrap(&mut self, now: Now, rng: &mut StdRng, addresses: &mut Addresses) {
+        if addresses.len() >= FEW_ADDRESSES || now.monotonic < self.next_bootstrap {
+            return;
+        }
+        self.next_bootstrap = now.monotonic + BOOTSTRAP_INTERVAL;
+        for address in &self.config.bootstrap {
+            let time = u32::try_from(now.unix_seconds).unwrap_or(u32::MAX);
+            let record = AddressRecord {
+                address: *address,
+                services: services::BLOCKS | services::TRANSACTIONS,
+                serves: (0, u32::MAX),
+                time,
+            };
+            addresses.add(&record, address, now, rng);
+        }
+    }
+}
+
+/// Where there is one connection more than wanted, the one that was last of use longest ago ends; of those equal, the
+/// youngest. Extra ones are judged once they had their time.
+fn end_extras(time: Duration, connections: &[Connection], actions: &mut Actions) {
+    for (link, wanted) in [(Link::OutboundFull, OUTBOUND_FULL), (Link::BlockOnly, OUTBOUND_BLOCK_ONLY)] {
+        let all: Vec<&Connection> = connections.iter().filter(|connection| connection.link == link).collect();
+        if all.len() <= wanted {
+            continue;
+        }
+        let tried = |connection: &&&Connection| time.saturating_sub(connection.connected_at) >= EXTRA_TRIAL;
+        let worst = all.iter().filter(|connection| !connection.protected).filter(tried);
+        let worst = worst.min_by_key(|c| (c.last_block, std::cmp::Reverse((c.connected_at, c.peer))));
+        // While the newest is still on trial nobody ends, or the newest could never be better.
+        if all.iter().all(|connection| tried(&connection))
+            && let Some(worst) = worst
+        {
+            actions.push(Action::Disconnect(worst.peer, Ending::Finished));
+        }
+    }
+}
+
+/// A random wait of this mean, without memory: a sixteenth of it as often as one in sixteen does not come up.
+fn poisson(mean: Duration, rng: &mut StdRng) -> Duration {
+    let mut sixteenths = 1;
+    while sixteenths < 16 * 16 && rng.random_range(0..16u32) != 0 {
+        sixteenths += 1;
+    }
+    mean * sixteenths / 16
+}
