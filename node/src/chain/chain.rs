@@ -155,9 +155,16 @@ impl ChainCore {
     /// Takes a block. When this returns, what it did is on disk and in the published view.
     pub fn submit(&mut self, block: Block, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
         self.usable()?;
+        let hash = block.hash();
         let outcome = self.submit_block(block, origin, now);
-        // Also after a refusal: a mark against a block is kept. Amid a load nobody makes this node flush for nothing.
-        if !leaves_no_trace(&outcome) {
+        let left_a_trace = match &outcome {
+            Ok(Accepted::Ignored) | Err(SubmitError::Mutated(_)) => false,
+            Ok(_) => true,
+            // A mark against a block is kept.
+            Err(_) => self.tree.find(&hash).is_some(),
+        };
+        // Amid a load nobody makes this node flush for nothing.
+        if left_a_trace {
             self.flush(now).map_err(|fault| self.fail(fault))?;
         }
         outcome
@@ -386,15 +393,6 @@ impl ChainCore {
     pub(super) const fn height(&self) -> Height {
         self.state.height()
     }
-}
-
-/// Whether a block has changed nothing at all.
-const fn leaves_no_trace(outcome: &Result<Accepted, SubmitError>) -> bool {
-    matches!(
-        outcome,
-        Ok(Accepted::Ignored)
-            | Err(SubmitError::MissingParent(_) | SubmitError::InvalidParent(_) | SubmitError::Mutated(_))
-    )
 }
 
 /// Where a block belongs.

@@ -185,7 +185,7 @@ impl HeaderTree {
         let skip = self.ancestor(parent, skip_height(state.height.get())).unwrap_or(parent);
         let below = self.node_mut(parent);
         let next_sibling = below.first_child.replace(id);
-        let bad_ancestor = below.is_bad();
+        let (bad_ancestor, aside) = (below.is_bad(), below.aside);
         self.nodes.push(Node {
             state,
             header,
@@ -196,7 +196,7 @@ impl HeaderTree {
             flags: 0,
             bad_ancestor,
             complete: false,
-            aside: false,
+            aside,
             sequence: 0,
             tx_count: 0,
             size: 0,

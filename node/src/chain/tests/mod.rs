@@ -5,9 +5,12 @@ mod blocks;
 mod crash;
 #[cfg(feature = "rocksdb")]
 mod disk;
+mod headers;
+mod import;
 mod model;
 mod sides;
 mod threads;
+mod tree;
 
 use super::*;
 use crate::store::schema;
