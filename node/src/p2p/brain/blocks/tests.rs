@@ -220,7 +220,9 @@ fn a_mutated_body_ends_its_own_attempt_only() {
             };
             offences.extend(blamed(&actions));
         }
-        let expected: &[_] = if order.contains('A') { &[(A, "mutated-block")] } else { &[] };
+        // Once the block is here the chain does not look at another body of it.
+        let looked_at = order.split('B').next().is_some_and(|before| before.contains('A'));
+        let expected: &[_] = if looked_at { &[(A, "mutated-block")] } else { &[] };
         assert_eq!(offences, expected, "{order}");
         assert_eq!(bench.lab.chain.view().tip.hash(), block.hash(), "{order}");
         assert_eq!((bench.relay.held().fetches, bench.relay.held().owed), (0, 0), "{order}");
@@ -257,17 +259,14 @@ fn repeated_answers_are_ignored() {
     bench.announce(A, &block);
     assert!(fill(&mut bench).is_empty(), "the compact block was asked for, not these");
     let compact = CompactBlock::of(&block, 1);
-    bench.tick(Duration::from_millis(1));
-    assert!(asked_parts(&bench.compact(A, compact.clone())).is_empty() || bench.relay.held().attempts == 1);
+    assert_eq!(asked_parts(&bench.compact(A, compact.clone())), [(A, vec![0, 1])]);
+    assert!(bench.compact(A, compact.clone()).is_empty());
     let actions = fill(&mut bench);
     assert_eq!(submitted(&actions), [A]);
     assert!(fill(&mut bench).is_empty());
     assert!(bench.compact(A, compact).is_empty());
     assert!(blamed(&bench.judge(A, &block)).is_empty());
     assert_eq!(bench.lab.chain.view().tip.hash(), hash);
-    // A wrong answer is blamed and the attempt is over.
-    let block = bench.lab.builder.build(Vec::new());
-    assert!(bench.announce(A, &block).is_empty(), "as much work as the tip's parent's child: not better");
 }
 
 /// BR10: ids that do not tell: the whole block is asked of the same peer, and nobody is blamed.
@@ -296,7 +295,7 @@ fn unasked_and_low_work_compact_blocks_are_ignored() {
     let mut fork = bench.lab.builder.clone();
     fork.extra = vec![1];
     let low = fork.build(Vec::new());
-    for _ in 0..145 {
+    for _ in 0..146 {
         bench.lab.mine(Vec::new());
     }
     assert!(bench.compact(A, CompactBlock::of(&low, 1)).is_empty());
