@@ -81,6 +81,12 @@ pub fn start(network: &Arc<Network>, store: Arc<dyn Store>, clock: Arc<dyn Clock
     ChainHandle::start(store, verifier(network), options, clock).expect("a new chain starts")
 }
 
+/// A chain over `store` without a thread: see [`ChainHandle::inline`].
+pub fn inline(network: &Arc<Network>, store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> ChainHandle {
+    let options = ChainOptions { coin_cache_bytes: 1 << 20, ..ChainOptions::default() };
+    ChainHandle::inline(store, verifier(network), options, clock).expect("a new chain opens")
+}
+
 /// Sets the root that the header must commit to, and finds a nonce.
 pub fn seal(mut block: Block) -> Block {
     block.header.merkle_root = block.merkle_root().root;

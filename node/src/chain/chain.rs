@@ -15,7 +15,7 @@ use super::events::Shared;
 use super::flush::Pending;
 use super::headers::SharedTree;
 use super::tree::NodeId;
-use super::verify::{Prepared, Unprepared, Verifier};
+use super::verify::Verifier;
 use super::{Accepted, ChainFault, SubmitError};
 use crate::store::schema::flags;
 use crate::store::{SpaceCheck, Store};
@@ -27,7 +27,6 @@ use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::network::Network;
 use std::collections::BTreeMap;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -111,6 +110,8 @@ pub struct ChainCore {
     pub(super) audits: Audits,
     pub(super) early: EarlyBlocks,
     pub(super) fault: Option<ChainFault>,
+    /// Longest time between two flushes, amid a load.
+    pub(super) flush_interval: Duration,
     pub(super) shared: Arc<Shared>,
     /// Views published.
     pub(super) sequence: u64,
@@ -155,8 +156,10 @@ impl ChainCore {
     pub fn submit(&mut self, block: Block, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
         self.usable()?;
         let outcome = self.submit_block(block, origin, now);
-        // Also after a refusal: a mark against a block is kept.
-        self.flush(now).map_err(|fault| self.fail(fault))?;
+        // Also after a refusal: a mark against a block is kept. Amid a load nobody makes this node flush for nothing.
+        if !leaves_no_trace(&outcome) {
+            self.flush(now).map_err(|fault| self.fail(fault))?;
+        }
         outcome
     }
 
@@ -173,10 +176,7 @@ impl ChainCore {
                 Class::Mutated => SubmitError::Mutated(error),
                 _ => SubmitError::Invalid(error),
             })?;
-            let ripe = u64::from(header.time).saturating_sub(u64::from(self.network.max_future_seconds));
-            let size = checked.size();
-            self.early.hold(ripe, checked.into_block(), size);
-            return Err(SubmitError::Early(error));
+            return Err(self.hold(checked, error));
         }
         if origin == Origin::Unrequested && !self.is_worth_keeping(&state) {
             return Ok(Accepted::Ignored);
@@ -190,8 +190,16 @@ impl ChainCore {
         }
     }
 
+    /// Holds a block back until its time has come.
+    pub(super) fn hold(&mut self, checked: CheckedBlock, error: RuleError) -> SubmitError {
+        let time = u64::from(checked.block().header.time);
+        let size = checked.size();
+        self.early.hold(time.saturating_sub(u64::from(self.network.max_future_seconds)), checked.into_block(), size);
+        SubmitError::Early(error)
+    }
+
     /// Where a header belongs; everything that can be said of it without its body and the time.
-    fn place(&self, header: &Header) -> Result<Place, SubmitError> {
+    pub(super) fn place(&self, header: &Header) -> Result<Place, SubmitError> {
         if let Some(known) = self.tree.find(&header.hash()) {
             let node = self.tree.node(known);
             if node.is_bad() {
@@ -204,6 +212,12 @@ impl ChainCore {
                 return Ok(Place::Known);
             }
         }
+        let (parent, state) = self.place_above(header)?;
+        Ok(Place::New(parent, state))
+    }
+
+    /// The parent of a header that is not known yet, and its own state.
+    pub(super) fn place_above(&self, header: &Header) -> Result<(NodeId, HeaderState), SubmitError> {
         let parent = self.tree.find(&header.previous).ok_or(SubmitError::MissingParent(header.previous))?;
         let below = self.tree.node(parent);
         if below.is_bad() {
@@ -211,7 +225,7 @@ impl ChainCore {
         }
         // No trace of a header that fails: the next one to send it is told the same, for the same small price.
         let state = check_header(&self.network, &below.state, header).map_err(SubmitError::Invalid)?;
-        Ok(Place::New(parent, state))
+        Ok((parent, state))
     }
 
     /// Whether an unrequested body is kept: it could become the tip, and is not absurdly far ahead.
@@ -221,7 +235,7 @@ impl ChainCore {
     }
 
     /// The error for a block that is known to be bad.
-    fn verdict(&self, id: NodeId) -> SubmitError {
+    pub(super) fn verdict(&self, id: NodeId) -> SubmitError {
         if let Some(reason) = self.reasons.get(&id) {
             return SubmitError::Invalid(reason.clone());
         }
@@ -234,7 +248,13 @@ impl ChainCore {
     }
 
     /// The block broke a rule that needs no other block. Only a body that its header commits to leaves a mark.
-    fn refuse(&mut self, parent: NodeId, state: HeaderState, header: Header, error: RuleError) -> SubmitError {
+    pub(super) fn refuse(
+        &mut self,
+        parent: NodeId,
+        state: HeaderState,
+        header: Header,
+        error: RuleError,
+    ) -> SubmitError {
         match error.class() {
             Class::Mutated => SubmitError::Mutated(error),
             Class::Invalid => {
@@ -258,7 +278,7 @@ impl ChainCore {
     }
 
     /// Takes a checked block into the tree, and makes it the tip if it is the best.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         parent: NodeId,
         state: HeaderState,
@@ -297,56 +317,6 @@ impl ChainCore {
         } else {
             Ok(Accepted::SideBranch)
         }
-    }
-
-    /// Takes blocks in bulk, parents first: checked ahead on all workers, flushed late. `between` runs after each
-    /// block and may stop the load. Gives the blocks taken and what ended it early; what was taken is on disk then.
-    pub fn load(
-        &mut self,
-        blocks: &mut dyn Iterator<Item = Vec<u8>>,
-        now: &dyn Fn() -> Now,
-        between: &mut dyn FnMut(&mut Self) -> ControlFlow<()>,
-    ) -> (u64, Result<(), SubmitError>) {
-        let mut taken = 0;
-        if let Err(error) = self.usable() {
-            return (0, Err(error));
-        }
-        let verifier = self.verifier.clone();
-        let ended = verifier.pipeline(blocks, |prepared| {
-            if let Err(error) = self.load_one(prepared, now()) {
-                return ControlFlow::Break(Err(error));
-            }
-            taken += 1;
-            if between(self).is_break() {
-                return ControlFlow::Break(Err(SubmitError::Stopping));
-            }
-            ControlFlow::Continue(())
-        });
-        let flushed = self.usable().and_then(|()| self.flush(now()).map_err(|fault| self.fail(fault)));
-        (taken, ended.unwrap_or(Ok(())).and(flushed))
-    }
-
-    fn load_one(&mut self, prepared: Result<Prepared, Unprepared>, now: Now) -> Result<(), SubmitError> {
-        self.usable()?;
-        let Prepared { checked, bytes } = match prepared {
-            Ok(prepared) => prepared,
-            Err(Unprepared::Undecodable(error)) => return Err(SubmitError::Undecodable(error)),
-            Err(Unprepared::Cancelled) => return Err(SubmitError::Stopping),
-            Err(Unprepared::Broken(header, error)) => {
-                return match self.place(&header)? {
-                    Place::Known => Ok(()),
-                    Place::New(parent, state) => Err(self.refuse(parent, state, *header, error)),
-                };
-            }
-        };
-        let header = checked.block().header;
-        let (parent, state) = match self.place(&header)? {
-            Place::Known => return Ok(()),
-            Place::New(parent, state) => (parent, state),
-        };
-        header_is_early(&self.network, &header, now.unix_seconds).map_err(SubmitError::Early)?;
-        self.accept(parent, state, checked, bytes, true, now)?;
-        self.flush_if_due(now).map_err(|fault| self.fail(fault))
     }
 
     /// Tries again the blocks that were held back and whose time has come, and flushes if it is time. To be called
@@ -418,7 +388,17 @@ impl ChainCore {
     }
 }
 
-enum Place {
+/// Whether a block has changed nothing at all.
+const fn leaves_no_trace(outcome: &Result<Accepted, SubmitError>) -> bool {
+    matches!(
+        outcome,
+        Ok(Accepted::Ignored)
+            | Err(SubmitError::MissingParent(_) | SubmitError::InvalidParent(_) | SubmitError::Mutated(_))
+    )
+}
+
+/// Where a block belongs.
+pub(super) enum Place {
     /// Its body is there.
     Known,
     /// Below this parent, with this state.

@@ -8,7 +8,7 @@
 use super::ChainFault;
 use super::chain::{ChainCore, Now};
 use super::failpoint;
-use super::tree::NodeId;
+use super::tree::{Node, NodeId};
 use super::view::{ChainTip, TipStatus, View};
 use crate::store::schema::{PutRows, flags};
 use crate::store::{Batch, Column, Durability, StoreError};
@@ -184,13 +184,29 @@ impl ChainCore {
         }
     }
 
+    /// Stores and shows headers that came without bodies, if nothing else is to be stored: unsynced, as they can be
+    /// fetched again. Amid a load they are stored by its next flush.
+    pub(super) fn flush_headers(&mut self) -> Result<(), ChainFault> {
+        let pending = &self.pending;
+        if pending.moved() || pending.bytes > 0 || !pending.dropped.is_empty() || !self.tree.has_dirty() {
+            return Ok(());
+        }
+        if let Some(space) = &self.options.space {
+            space.check()?;
+        }
+        let mut batch = Batch::new();
+        self.put_headers(&mut batch);
+        self.store.write(batch, Durability::Unsynced)?;
+        self.publish()
+    }
+
     /// Flushes if the coins' changes have filled their share, or the interval is over; else writes ahead what has
     /// piled up. For the middle of loads and reorganisations.
     pub(super) fn flush_if_due(&mut self, now: Now) -> Result<(), ChainFault> {
         self.shared.height.store(self.height().get(), Ordering::Relaxed);
         self.tell_progress(now);
         let waited = now.monotonic.saturating_sub(self.pending.flushed_at);
-        if self.coins.is_full_for(0) || waited >= self.options.flush_interval {
+        if self.coins.is_full_for(0) || waited >= self.flush_interval {
             return self.flush_midway(now);
         }
         if self.pending.bytes >= WRITE_AHEAD_BYTES {
@@ -250,7 +266,9 @@ impl ChainCore {
 
     fn tip_of(&self, id: NodeId) -> ChainTip {
         let node = self.tree.node(id);
-        let branch_length = self.tree.branch(id).take_while(|id| !self.is_active(*id)).count() as u32;
+        let is_active = |node: &Node, id| self.active.get(node.height().get() as usize) == Some(&id);
+        let fork = self.tree.node(self.tree.highest(id, is_active));
+        let branch_length = node.height().get() - fork.height().get();
         let status = if branch_length == 0 {
             TipStatus::Active
         } else if node.is_bad() {

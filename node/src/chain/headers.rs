@@ -79,26 +79,24 @@ impl Headers {
     /// The block of the branch that ends in `hash` at a height.
     pub fn ancestor(&self, hash: &BlockHash, height: Height) -> Option<KnownHeader> {
         let tree = self.0.read();
-        let id = tree.find(hash)?;
-        tree.branch(id).map(|id| tree.node(id)).find(|node| node.height() <= height).map(KnownHeader::from)
+        let id = tree.ancestor(tree.find(hash)?, height.get())?;
+        Some(tree.node(id).into())
     }
 
     /// Hashes from `hash` downwards, ten by one step and then ever further apart, genesis last.
     pub fn locator(&self, hash: &BlockHash) -> Vec<BlockHash> {
         let tree = self.0.read();
         let Some(id) = tree.find(hash) else { return Vec::new() };
-        let (mut hashes, mut step, mut wait) = (Vec::new(), 1u32, 0u32);
-        for id in tree.branch(id) {
+        let (mut hashes, mut step) = (Vec::new(), 1u32);
+        let mut next = Some(id);
+        while let Some(id) = next {
             let node = tree.node(id);
-            if wait > 0 && node.height() != Height::GENESIS {
-                wait -= 1;
-                continue;
-            }
             hashes.push(node.hash());
             if hashes.len() >= 10 {
                 step = step.saturating_mul(2);
             }
-            wait = step - 1;
+            let height = node.height().get();
+            next = if height == 0 { None } else { tree.ancestor(id, height.saturating_sub(step)) };
         }
         hashes
     }
@@ -106,12 +104,9 @@ impl Headers {
     /// Where two branches part: the highest block that both have.
     pub fn fork(&self, a: &BlockHash, b: &BlockHash) -> Option<HeaderPoint> {
         let tree = self.0.read();
-        let (mut a, mut b) = (tree.find(a)?, tree.find(b)?);
-        while a != b {
-            let higher = if tree.node(a).height() >= tree.node(b).height() { &mut a } else { &mut b };
-            *higher = tree.node(*higher).parent?;
-        }
-        Some(KnownHeader::from(tree.node(a)).point())
+        let (a, b) = (tree.find(a)?, tree.find(b)?);
+        let shared = |id| tree.ancestor(b, tree.node(id).height().get()) == Some(id);
+        Some(KnownHeader::from(tree.node(tree.highest(a, shared))).point())
     }
 
     /// The blocks of the branch that ends in `target` whose bodies are not here and who are at most `ahead` above the
@@ -119,9 +114,12 @@ impl Headers {
     pub fn missing_bodies(&self, target: &BlockHash, ahead: u32, max: usize) -> Vec<HeaderPoint> {
         let tree = self.0.read();
         let Some(id) = tree.find(target).filter(|id| !tree.node(*id).is_bad()) else { return Vec::new() };
-        let above: Vec<NodeId> = tree.branch(id).take_while(|id| !tree.node(*id).is_complete()).collect();
-        let within = above.iter().rev().take(ahead as usize).map(|id| tree.node(*id));
-        let missing = within.filter(|node| !node.has(flags::BODY));
+        let complete = tree.node(tree.highest(id, |id| tree.node(id).is_complete())).height().get();
+        let last = complete.saturating_add(ahead).min(tree.node(id).height().get());
+        let Some(last) = tree.ancestor(id, last) else { return Vec::new() };
+        let within: Vec<NodeId> =
+            tree.branch(last).take((tree.node(last).height().get() - complete) as usize).collect();
+        let missing = within.iter().rev().map(|id| tree.node(*id)).filter(|node| !node.has(flags::BODY));
         missing.take(max).map(|node| KnownHeader::from(node).point()).collect()
     }
 }
@@ -201,6 +199,12 @@ impl SharedTree {
     /// `id`, its parent, and so on down to genesis.
     pub fn branch(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         std::iter::successors(Some(id), |id| self.node(*id).parent)
+    }
+
+    /// The highest block of the branch that ends in `id` of which `holds` is true, see [`HeaderTree::highest`].
+    pub fn highest(&self, id: NodeId, holds: impl Fn(&Node, NodeId) -> bool) -> NodeId {
+        let tree = self.0.read();
+        tree.highest(id, |id| holds(tree.node(id), id))
     }
 
     pub fn leaves(&self) -> Vec<NodeId> {

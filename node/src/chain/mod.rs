@@ -10,6 +10,7 @@
 //! [`View`] and never ask the writer. Followers pull [`View::updates_since`]; events only say that something moved.
 
 mod audit;
+mod bulk;
 #[expect(clippy::module_inception, reason = "the chain itself, in the folder of what serves it")]
 mod chain;
 mod coins;
@@ -19,6 +20,8 @@ pub mod failpoint;
 mod flush;
 mod hasher;
 mod headers;
+mod inbox;
+mod intake;
 mod known;
 mod open;
 mod reorg;
@@ -64,7 +67,7 @@ pub enum Accepted {
 pub struct HeadersTaken {
     /// How many were not known before.
     pub new: u64,
-    /// The last of them.
+    /// Where the last of those given stands; the tip if none was given.
     pub last: HeaderPoint,
 }
 

@@ -62,6 +62,7 @@ impl ChainCore {
             coins: CoinCache::new(options.coin_cache_bytes, keys),
             pending: Pending::new(state.height(), now),
             shared: Arc::new(Shared::new(Arc::new(view))),
+            flush_interval: options.flush_interval,
             network,
             store,
             options,

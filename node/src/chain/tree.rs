@@ -32,6 +32,8 @@ pub struct Node {
     pub header: Header,
     /// The block below; `None` for genesis.
     pub parent: Option<NodeId>,
+    /// A block far below it, see [`skip_height`].
+    skip: NodeId,
     first_child: Option<NodeId>,
     next_sibling: Option<NodeId>,
     /// Stored marks, see [`flags`].
@@ -87,6 +89,19 @@ impl Node {
 /// More work is better; on equal work, the earlier body.
 type Rank = (Work, Reverse<u64>, NodeId);
 
+/// Height of the block to which a block at `height` keeps a link beside that to its parent: one or two low bits of the
+/// number less, so that any block below is few links away (as in Bitcoin Core).
+const fn skip_height(height: u32) -> u32 {
+    const fn without_lowest_bit(number: u32) -> u32 {
+        number & number.wrapping_sub(1)
+    }
+    match height {
+        0 | 1 => 0,
+        odd if odd & 1 == 1 => without_lowest_bit(without_lowest_bit(odd - 1)) + 1,
+        even => without_lowest_bit(even),
+    }
+}
+
 /// All headers, linked.
 pub struct HeaderTree {
     nodes: Vec<Node>,
@@ -109,6 +124,7 @@ impl HeaderTree {
             state,
             header,
             parent: None,
+            skip: NodeId(0),
             first_child: None,
             next_sibling: None,
             flags: flags::BODY | flags::SIGNED | flags::CONNECTED,
@@ -166,13 +182,15 @@ impl HeaderTree {
             return known;
         }
         let id = NodeId(u32::try_from(self.nodes.len()).expect("heights are 32 bits, and memory ends far earlier"));
-        let above = self.node_mut(parent);
-        let next_sibling = above.first_child.replace(id);
-        let bad_ancestor = above.is_bad();
+        let skip = self.ancestor(parent, skip_height(state.height.get())).unwrap_or(parent);
+        let below = self.node_mut(parent);
+        let next_sibling = below.first_child.replace(id);
+        let bad_ancestor = below.is_bad();
         self.nodes.push(Node {
             state,
             header,
             parent: Some(parent),
+            skip,
             first_child: None,
             next_sibling,
             flags: 0,
@@ -376,6 +394,42 @@ impl HeaderTree {
     /// `id`, its parent, and so on down to genesis.
     pub fn branch(&self, id: NodeId) -> impl Iterator<Item = NodeId> + '_ {
         std::iter::successors(Some(id), |id| self.node(*id).parent)
+    }
+
+    /// The block of the branch that ends in `id` at a height, in steps that grow with the logarithm of the distance.
+    pub fn ancestor(&self, id: NodeId, height: u32) -> Option<NodeId> {
+        let (mut id, mut at) = (id, self.node(id).height().get());
+        if height > at {
+            return None;
+        }
+        while at > height {
+            let skip = skip_height(at);
+            // Not if the parent's jump comes closer.
+            let parent_skip = skip_height(at - 1);
+            let closer = parent_skip.saturating_add(2) < skip && parent_skip >= height;
+            if skip == height || (skip > height && !closer) {
+                (id, at) = (self.node(id).skip, skip);
+            } else {
+                (id, at) = (self.node(id).parent?, at - 1);
+            }
+        }
+        Some(id)
+    }
+
+    /// The highest block of the branch that ends in `id` of which `holds` is true, where it is true of genesis and of
+    /// every block below one of which it is true.
+    pub fn highest(&self, id: NodeId, holds: impl Fn(NodeId) -> bool) -> NodeId {
+        if holds(id) {
+            return id;
+        }
+        let (mut low, mut high) = (0, self.node(id).height().get());
+        let (mut found, mut above) = (self.genesis(), id);
+        while low + 1 < high {
+            let middle = low + (high - low) / 2;
+            let Some(candidate) = self.ancestor(above, middle) else { break };
+            if holds(candidate) { (low, found) = (middle, candidate) } else { (high, above) = (middle, candidate) }
+        }
+        found
     }
 
     /// Blocks without children.

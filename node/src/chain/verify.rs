@@ -21,7 +21,8 @@ use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 /// Signatures verified by one equation. Larger batches are slightly cheaper each, but leave a worker idle at the end.
 pub const BATCH_SIGNATURES: usize = 1024;
@@ -36,6 +37,8 @@ const GROUP_BLOCKS: usize = 64;
 pub const WINDOW_BYTES: usize = 16 << 20;
 /// Blocks between their source and the connecting thread.
 pub const WINDOW_BLOCKS: usize = 1024;
+/// Time between two looks at the source while workers are busy: short against the checking of a group.
+const FEED_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Spreads core's loops over the current pool.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +67,40 @@ pub struct Prepared {
     pub checked: CheckedBlock,
     /// Its encoding.
     pub bytes: Vec<u8>,
+}
+
+/// A block's encoding, whoever owns it.
+pub enum Encoded {
+    /// This block's alone.
+    Owned(Vec<u8>),
+    /// Shared with whoever sent it.
+    Shared(Arc<[u8]>),
+}
+
+impl Encoded {
+    fn len(&self) -> usize {
+        match self {
+            Self::Owned(bytes) => bytes.len(),
+            Self::Shared(bytes) => bytes.len(),
+        }
+    }
+
+    fn into_vec(self) -> Vec<u8> {
+        match self {
+            Self::Owned(bytes) => bytes,
+            Self::Shared(bytes) => bytes.to_vec(),
+        }
+    }
+}
+
+/// What a source of blocks has.
+pub enum Feed<K> {
+    /// A block, and what its owner knows it by.
+    Ready(Encoded, K),
+    /// Nothing yet: ask again when the blocks before are done.
+    Pending,
+    /// Nothing any more.
+    End,
 }
 
 /// Why a block was not prepared.
@@ -117,47 +154,63 @@ impl Verifier {
     }
 
     /// Prepares blocks ahead of `connect`, which takes them in order and says when to stop. At most [`WINDOW_BLOCKS`]
-    /// blocks and [`WINDOW_BYTES`] bytes are between the two; every worker is done when this returns.
-    pub fn pipeline<T>(
+    /// blocks and [`WINDOW_BYTES`] bytes are between the two; every worker is done when this returns. Ends when the
+    /// source ends, or has nothing while no block is under way: nobody waits for a source that is pending.
+    pub fn pipeline<K: Send, T>(
         &self,
-        blocks: &mut dyn Iterator<Item = Vec<u8>>,
-        mut connect: impl FnMut(Result<Prepared, Unprepared>) -> ControlFlow<T>,
+        source: &mut dyn FnMut() -> Feed<K>,
+        mut connect: impl FnMut(K, Result<Prepared, Unprepared>) -> ControlFlow<T>,
     ) -> Option<T> {
         let cancelled = AtomicBool::new(false);
         self.pool.in_place_scope_fifo(|scope| {
-            let mut blocks = blocks.fuse();
-            let mut in_flight: VecDeque<InFlight> = VecDeque::new();
+            let mut in_flight: VecDeque<InFlight<K>> = VecDeque::new();
             let (mut count, mut bytes) = (0, 0);
-            let mut next = blocks.next();
+            let mut ended = false;
             loop {
-                while next.is_some() && (count == 0 || (count < WINDOW_BLOCKS && bytes < WINDOW_BYTES)) {
-                    let mut group = Vec::new();
-                    let mut group_bytes = 0;
-                    while let Some(block) = next.take() {
-                        group_bytes += block.len();
-                        group.push(block);
-                        next = blocks.next();
-                        if group.len() >= GROUP_BLOCKS || group_bytes >= GROUP_BYTES {
-                            break;
+                let mut pending = false;
+                while !ended && !pending && (count == 0 || (count < WINDOW_BLOCKS && bytes < WINDOW_BYTES)) {
+                    let (mut group, mut keys, mut group_bytes) = (Vec::new(), Vec::new(), 0);
+                    while group.len() < GROUP_BLOCKS && group_bytes < GROUP_BYTES {
+                        match source() {
+                            Feed::Ready(block, key) => {
+                                group_bytes += block.len();
+                                group.push(block);
+                                keys.push(key);
+                            }
+                            Feed::Pending => {
+                                pending = true;
+                                break;
+                            }
+                            Feed::End => {
+                                ended = true;
+                                break;
+                            }
                         }
+                    }
+                    if group.is_empty() {
+                        break;
                     }
                     let (sender, result) = mpsc::sync_channel(1);
                     count += group.len();
                     bytes += group_bytes;
-                    in_flight.push_back(InFlight { result, count: group.len(), bytes: group_bytes });
+                    in_flight.push_back(InFlight { result, keys, bytes: group_bytes });
                     let cancelled = &cancelled;
                     scope.spawn_fifo(move |_| {
                         // The receiver is gone only when the load has stopped.
                         let _ = sender.send(self.prepare(group, cancelled));
                     });
                 }
+                let prepared = match in_flight.front()?.result.recv_timeout(FEED_INTERVAL) {
+                    Ok(prepared) => prepared,
+                    Err(RecvTimeoutError::Timeout) => continue,
+                    // A worker that panicked sends nothing; the scope passes its panic on.
+                    Err(RecvTimeoutError::Disconnected) => return None,
+                };
                 let first = in_flight.pop_front()?;
-                // A worker that panicked sends nothing; the scope passes its panic on.
-                let prepared = first.result.recv().ok()?;
-                count -= first.count;
+                count -= first.keys.len();
                 bytes -= first.bytes;
-                for block in prepared {
-                    if let ControlFlow::Break(outcome) = connect(block) {
+                for (key, block) in first.keys.into_iter().zip(prepared) {
+                    if let ControlFlow::Break(outcome) = connect(key, block) {
                         cancelled.store(true, Ordering::Relaxed);
                         return Some(outcome);
                     }
@@ -166,48 +219,46 @@ impl Verifier {
         })
     }
 
-    /// One worker's share: a group of consecutive blocks, their signatures verified together.
-    fn prepare(&self, group: Vec<Vec<u8>>, cancelled: &AtomicBool) -> Vec<Result<Prepared, Unprepared>> {
+    /// One worker's share: a group of blocks in the order of their source, their signatures verified together.
+    fn prepare(&self, group: Vec<Encoded>, cancelled: &AtomicBool) -> Vec<Result<Prepared, Unprepared>> {
         let mut prepared = Vec::with_capacity(group.len());
+        let mut signatures: Vec<BlockSignatures> = Vec::with_capacity(group.len());
         let mut checks: Vec<SignatureCheck> = Vec::new();
-        // Of every check: the block it belongs to, and its number there.
-        let mut owners: Vec<(usize, usize)> = Vec::new();
-        let mut signatures: Vec<BlockSignatures> = Vec::new();
-        for bytes in group {
+        for encoded in group {
+            let mut of_block = BlockSignatures::default();
             if cancelled.load(Ordering::Relaxed) {
                 prepared.push(Err(Unprepared::Cancelled));
-                continue;
-            }
-            match self.prepare_one(bytes) {
-                Ok(block) => {
-                    let of_block =
-                        block_signatures(&self.network, &block.checked, &|wtxid| self.known.contains(wtxid), &Serial);
-                    owners.extend((0..of_block.checks.len()).map(|index| (signatures.len(), index)));
+            } else {
+                let block = self.prepare_one(encoded.into_vec());
+                if let Ok(Prepared { checked, .. }) = &block {
+                    of_block = block_signatures(&self.network, checked, &|wtxid| self.known.contains(wtxid), &Serial);
                     checks.extend_from_slice(&of_block.checks);
-                    signatures.push(of_block);
-                    prepared.push(Ok(block));
                 }
-                Err(error) => {
-                    signatures.push(BlockSignatures::default());
-                    prepared.push(Err(error));
+                prepared.push(block);
+            }
+            signatures.push(of_block);
+        }
+        let hold = |checks: &[SignatureCheck]| verify_all(checks, &mut rand::rng());
+        let together = checks
+            .chunks(BATCH_SIGNATURES)
+            .take_while(|_| !cancelled.load(Ordering::Relaxed))
+            .all(|batch| hold(batch).is_ok());
+        if !together {
+            // One block's fault is not its neighbours': each is judged on its own. At worst that doubles the work.
+            for (block, of_block) in prepared.iter_mut().zip(&signatures) {
+                if cancelled.load(Ordering::Relaxed) {
+                    break;
+                }
+                let batches = of_block.checks.chunks(BATCH_SIGNATURES).zip((0..).step_by(BATCH_SIGNATURES));
+                let failed = batches
+                    .map(|(batch, start)| (hold(batch), start))
+                    .find_map(|(held, start)| held.err().map(|index| of_block.error(start + index)));
+                if let (Ok(Prepared { checked, .. }), Some(error)) = (&*block, failed) {
+                    *block = Err(Unprepared::Broken(Box::new(checked.block().header), error));
                 }
             }
         }
-        let mut start = 0;
-        while start < checks.len() && !cancelled.load(Ordering::Relaxed) {
-            let end = (start + BATCH_SIGNATURES).min(checks.len());
-            if let Err(index) = verify_all(&checks[start..end], &mut rand::rng()) {
-                let (block, number) = owners[start + index];
-                if let Ok(Prepared { checked, .. }) = &prepared[block] {
-                    let header = Box::new(checked.block().header);
-                    prepared[block] = Err(Unprepared::Broken(header, signatures[block].error(number)));
-                }
-                // Blocks above the culprit cannot connect, and those before it have been verified.
-                prepared.truncate(block + 1);
-                return prepared;
-            }
-            start = end;
-        }
+        // Whoever cancels has stopped connecting: no block passes unverified.
         prepared
     }
 
@@ -236,8 +287,8 @@ fn verify_batches(checks: &[SignatureCheck]) -> Result<(), usize> {
     failed.min().map_or(Ok(()), Err)
 }
 
-struct InFlight {
+struct InFlight<K> {
     result: mpsc::Receiver<Vec<Result<Prepared, Unprepared>>>,
-    count: usize,
+    keys: Vec<K>,
     bytes: usize,
 }

@@ -3,17 +3,18 @@
 //! Commands come through a bounded queue and are answered one by one; a full queue makes callers wait. A panic inside
 //! a step is a fault like any other: the chain stops, readers go on reading what was last stored.
 
-use super::audit::{AuditTask, AuditVerdict};
+use super::audit::AuditTask;
 use super::chain::{ChainCore, ChainOptions, Now, Origin};
 use super::events::{Shared, TipInfo};
 use super::headers::Headers;
-use super::verify::Verifier;
+use super::inbox::{Blocks, Command, Done, Import, Inbox, QUEUE_COMMANDS, Reply, Work};
+use super::verify::{Encoded, Feed, Verifier};
 use super::view::{ChainTip, View};
-use super::{Accepted, ChainFault, SubmitError};
+use super::{Accepted, ChainFault, HeadersTaken, SubmitError};
 use crate::clock::Clock;
 use crate::store::Store;
 use parking_lot::Mutex;
-use setara_core::block::Block;
+use setara_core::block::{Block, Header};
 use setara_core::consensus::connect_proposal;
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
@@ -23,28 +24,13 @@ use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Commands that wait for the writer; whoever comes after waits for a place.
-const QUEUE_COMMANDS: usize = 64;
 /// Time between two looks at the clock when nothing happens.
 const TICK: Duration = Duration::from_secs(1);
-
-type Reply<T> = SyncSender<T>;
-type Blocks = Box<dyn Iterator<Item = Vec<u8>> + Send>;
-
-enum Command {
-    Submit(Box<Block>, Origin, Reply<Result<Accepted, SubmitError>>),
-    Load(Blocks, Reply<LoadReport>),
-    Invalidate(BlockHash, Reply<Result<(), SubmitError>>),
-    Reconsider(BlockHash, Reply<Result<(), SubmitError>>),
-    Flush(Reply<Result<(), SubmitError>>),
-    Audited(Box<AuditVerdict>),
-    Wake,
-}
 
 /// How a bulk load ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,12 +57,18 @@ pub struct ChainHandle {
 }
 
 struct Inner {
-    commands: SyncSender<Command>,
+    engine: Engine,
     shared: Arc<Shared>,
     headers: Headers,
     verifier: Verifier,
-    stopping: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Who carries out commands.
+enum Engine {
+    /// The chain's own thread.
+    Thread { inbox: Arc<Inbox>, thread: Mutex<Option<JoinHandle<()>>> },
+    /// Whoever asks, one after the other; `None` once stopped.
+    Inline { core: Mutex<Option<ChainCore>>, clock: Arc<dyn Clock> },
 }
 
 impl ChainHandle {
@@ -88,32 +80,46 @@ impl ChainHandle {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ChainFault> {
         let core = ChainCore::open(store, verifier.clone(), options, read(&*clock))?;
-        let (commands, queue) = mpsc::sync_channel(QUEUE_COMMANDS);
-        let stopping = Arc::new(AtomicBool::new(false));
         let (shared, headers) = (core.shared.clone(), core.tree.reader());
-        let writer = Writer {
-            core,
-            queue,
-            commands: commands.clone(),
-            clock,
-            stopping: stopping.clone(),
-            audit: None,
-            loads: VecDeque::new(),
-        };
+        let inbox = Arc::new(Inbox::new());
+        let writer = Writer { core, inbox: inbox.clone(), clock, audit: None, loads: VecDeque::new() };
         let thread = std::thread::Builder::new()
             .name("chain".to_owned())
             .spawn(move || writer.run())
             .map_err(|error| ChainFault::Panicked(format!("the chain's thread cannot start: {error}")))?;
-        let inner = Inner { commands, shared, headers, verifier, stopping, thread: Mutex::new(Some(thread)) };
-        Ok(Self { inner: Arc::new(inner) })
+        let engine = Engine::Thread { inbox, thread: Mutex::new(Some(thread)) };
+        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier }) })
+    }
+
+    /// Opens the chain in `store` without a thread: whoever asks for something carries it out, audits included, and
+    /// [`Self::tick`] takes the place of the thread's own clock. For simulations: the same calls give the same chain.
+    pub fn inline(
+        store: Arc<dyn Store>,
+        verifier: Verifier,
+        options: ChainOptions,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ChainFault> {
+        let mut core = ChainCore::open(store, verifier.clone(), options, read(&*clock))?;
+        core.audit_here(read(&*clock));
+        let (shared, headers) = (core.shared.clone(), core.tree.reader());
+        let engine = Engine::Inline { core: Mutex::new(Some(core)), clock };
+        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier }) })
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SubmitError> {
-        if self.inner.stopping.load(Ordering::SeqCst) {
-            return Err(SubmitError::Stopping);
-        }
         let (reply, answer) = mpsc::sync_channel(1);
-        self.inner.commands.send(command(reply)).map_err(|_| SubmitError::Stopping)?;
+        let command = command(reply);
+        match &self.inner.engine {
+            Engine::Thread { inbox, .. } if inbox.is_stopping() => return Err(SubmitError::Stopping),
+            Engine::Thread { inbox, .. } => inbox.send(command),
+            Engine::Inline { core, clock } => {
+                let mut core = core.lock();
+                let core = core.as_mut().ok_or(SubmitError::Stopping)?;
+                let now = || read(&**clock);
+                command.carry_out(core, &now);
+                core.audit_here(now());
+            }
+        }
         // The writer drops unanswered commands only when it stops.
         answer.recv().map_err(|_| SubmitError::Stopping)
     }
@@ -126,6 +132,41 @@ impl ChainHandle {
     /// Takes a block that nobody asked for: kept only if it could become the tip.
     pub fn submit_unrequested(&self, block: Block) -> Result<Accepted, SubmitError> {
         self.ask(|reply| Command::Submit(Box::new(block), Origin::Unrequested, reply))?
+    }
+
+    /// Takes headers, each below the next, until the first that is refused; those before it stay.
+    pub fn submit_headers(&self, headers: Vec<Header>) -> Result<HeadersTaken, SubmitError> {
+        self.ask(|reply| Command::Headers(headers, reply))?
+    }
+
+    /// Takes an encoded block from a peer, in any order above known headers. Returns at once, unless more blocks wait
+    /// than the limits allow: then it waits for a place. A block that arrives alone is on disk and visible when
+    /// `done` is called; among many it is only judged, and visible when the view moves. `done` is called exactly once,
+    /// mostly on the chain's thread, so it must not wait for the chain.
+    pub fn import(&self, bytes: Arc<[u8]>, wanted: bool, done: Box<dyn FnOnce(Result<Accepted, SubmitError>) + Send>) {
+        let done = Done::new(done);
+        let origin = if wanted { Origin::Wanted } else { Origin::Unrequested };
+        match &self.inner.engine {
+            Engine::Thread { inbox, .. } if wanted => inbox.import(Import { bytes, origin, done }),
+            Engine::Thread { inbox, .. } => inbox.send(Command::Import(Import { bytes, origin, done })),
+            Engine::Inline { core, clock } => {
+                let mut core = core.lock();
+                let outcome = core.as_mut().map_or(Err(SubmitError::Stopping), |core| {
+                    let now = read(&**clock);
+                    let outcome = core.submit_encoded(&bytes, origin, now);
+                    core.audit_here(now);
+                    outcome
+                });
+                // Not under the lock: it may well use the chain.
+                drop(core);
+                done.call(outcome);
+            }
+        }
+    }
+
+    /// Tries again what was too early, and stores what is not stored. The thread does so by itself every second.
+    pub fn tick(&self) -> Result<(), SubmitError> {
+        self.ask(Command::Tick)?
     }
 
     /// Takes encoded blocks in bulk, parents first, until the first that is refused. Other commands are served between
@@ -217,25 +258,33 @@ impl ChainHandle {
 
     /// Stops the writer after the block it is at; everything connected is on disk when this returns.
     pub fn stop(&self) {
-        self.inner.stopping.store(true, Ordering::SeqCst);
-        // A full queue wakes it just as well.
-        match self.inner.commands.try_send(Command::Wake) {
-            Ok(()) | Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {}
-        }
-        if let Some(thread) = self.inner.thread.lock().take() {
-            // The thread catches its own panics.
-            let _ = thread.join();
+        self.inner.stop();
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
+        match &self.engine {
+            Engine::Thread { inbox, thread } => {
+                inbox.stop();
+                if let Some(thread) = thread.lock().take() {
+                    // The thread catches its own panics.
+                    let _ = thread.join();
+                }
+            }
+            Engine::Inline { core, clock } => {
+                if let Some(mut core) = core.lock().take() {
+                    // A fault has been remembered.
+                    drop(core.flush_now(read(&**clock)));
+                }
+            }
         }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        let _ = self.commands.try_send(Command::Wake);
-        if let Some(thread) = self.thread.get_mut().take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
@@ -245,11 +294,8 @@ fn read(clock: &dyn Clock) -> Now {
 
 struct Writer {
     core: ChainCore,
-    queue: Receiver<Command>,
-    /// For the audit's thread to report to.
-    commands: SyncSender<Command>,
+    inbox: Arc<Inbox>,
     clock: Arc<dyn Clock>,
-    stopping: Arc<AtomicBool>,
     audit: Option<(JoinHandle<()>, Arc<AtomicBool>)>,
     /// Loads that arrived during a load.
     loads: VecDeque<(Blocks, Reply<LoadReport>)>,
@@ -263,106 +309,113 @@ impl Writer {
             let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
             self.core.panicked(text.unwrap_or_else(|| "no message".to_owned()));
         }
-        // Answers still waited for are dropped with the queue: their callers hear that the node is stopping.
-        self.stopping.store(true, Ordering::SeqCst);
+        // Callers that wait for an answer hear that the node is stopping.
+        self.inbox.close();
         if let Some((thread, stop)) = self.audit.take() {
             stop.store(true, Ordering::SeqCst);
-            drop(self.queue);
             let _ = thread.join();
         }
     }
 
     fn serve(&mut self) {
-        let mut ticked = self.clock.monotonic();
-        while !self.stopping.load(Ordering::SeqCst) {
-            if let Some((blocks, reply)) = self.loads.pop_front() {
-                self.load(blocks, &reply);
+        let clock = self.clock.clone();
+        let now = || read(&*clock);
+        let mut ticked = now().monotonic;
+        while !self.inbox.is_stopping() {
+            if let Some((mut blocks, reply)) = self.loads.pop_front() {
+                self.load(&mut blocks, &reply);
                 continue;
             }
-            let next = self.queue.recv_timeout(TICK);
-            let idle = next.is_err();
-            match next {
-                Ok(Command::Load(blocks, reply)) => self.loads.push_back((blocks, reply)),
-                Ok(command) => handle(&mut self.core, command, &*self.clock),
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
+            let work = self.inbox.wait(TICK);
+            let idle = work.is_none();
+            match work {
+                Some(Work::Command(Command::Load(blocks, reply))) => self.loads.push_back((blocks, reply)),
+                Some(Work::Command(command)) => command.carry_out(&mut self.core, &now),
+                Some(Work::Imports(first)) => self.import(first),
+                None => {}
             }
-            let now = read(&*self.clock);
+            let now = now();
             // Also when commands come without a pause.
             if idle || now.monotonic.saturating_sub(ticked) >= TICK {
                 ticked = now.monotonic;
                 // After a fault there is nothing to do but to say so to whoever asks.
                 drop(self.core.tick(now));
             }
-            self.start_audit();
+            start_audit(&mut self.core, &mut self.audit, &self.inbox);
         }
         // A fault has been logged already.
-        if self.core.fault().is_none()
-            && let Err(fault) = self.core.flush(read(&*self.clock))
-        {
-            self.core.fail(fault);
-        }
+        drop(self.core.flush_now(now()));
     }
 
-    fn load(&mut self, mut blocks: Blocks, reply: &Reply<LoadReport>) {
-        let shared = self.core.shared.clone();
+    fn load(&mut self, blocks: &mut Blocks, reply: &Reply<LoadReport>) {
+        let Self { core, inbox, clock, loads, audit } = self;
+        let shared = core.shared.clone();
         shared.loading.store(true, Ordering::Relaxed);
-        let clock = self.clock.clone();
-        let Self { core, queue, stopping, loads, .. } = self;
-        let (taken, result) = core.load(&mut blocks, &|| read(&*clock), &mut |core| {
-            while let Ok(command) = queue.try_recv() {
-                match command {
-                    Command::Load(blocks, reply) if loads.len() < QUEUE_COMMANDS => loads.push_back((blocks, reply)),
-                    Command::Load(_, reply) => {
-                        let _ = reply.send(LoadReport { taken: 0, result: Err(SubmitError::Stopping) });
-                    }
-                    command => handle(core, command, &*clock),
-                }
-            }
-            if stopping.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
+        let (taken, result) =
+            core.load(blocks, &|| read(&**clock), &mut |core| between(core, inbox, &**clock, loads, audit));
         shared.loading.store(false, Ordering::Relaxed);
         let _ = reply.send(LoadReport { taken, result });
     }
 
-    fn start_audit(&mut self) {
-        let Some(task) = self.core.take_audit() else { return };
-        let stop = Arc::new(AtomicBool::new(false));
-        let thread = spawn_audit(task, stop.clone(), self.commands.clone());
-        match thread {
-            Ok(thread) => self.audit = Some((thread, stop)),
-            Err(error) => self.core.panicked(format!("the audit's thread cannot start: {error}")),
-        }
+    /// Takes a block that waits. Alone, all workers share it, and it is stored and shown at once; with others behind
+    /// it, workers run ahead with one group of blocks each, until no block waits any more.
+    fn import(&mut self, first: Import) {
+        let Self { core, inbox, clock, loads, audit } = self;
+        let now = || read(&**clock);
+        let Some(second) = inbox.try_import() else {
+            first.carry_out(core, now());
+            return;
+        };
+        let mut taken = VecDeque::from([first, second]);
+        let mut source = || match taken.pop_front().or_else(|| inbox.try_import()) {
+            Some(Import { bytes, done, .. }) => Feed::Ready(Encoded::Shared(bytes), done),
+            None => Feed::Pending,
+        };
+        let shared = core.shared.clone();
+        shared.loading.store(true, Ordering::Relaxed);
+        // What ends it early is a stop or a fault, which is remembered.
+        drop(core.import(&mut source, &now, &mut |core, done, outcome| {
+            done.call(outcome);
+            between(core, inbox, &**clock, loads, audit).map_break(|()| SubmitError::Stopping)
+        }));
+        shared.loading.store(false, Ordering::Relaxed);
     }
 }
 
-fn spawn_audit(
-    task: AuditTask,
-    stop: Arc<AtomicBool>,
-    commands: SyncSender<Command>,
-) -> std::io::Result<JoinHandle<()>> {
+/// Serves commands between two blocks of many; breaks when the node is to stop.
+fn between(
+    core: &mut ChainCore,
+    inbox: &Arc<Inbox>,
+    clock: &dyn Clock,
+    loads: &mut VecDeque<(Blocks, Reply<LoadReport>)>,
+    audit: &mut Option<(JoinHandle<()>, Arc<AtomicBool>)>,
+) -> ControlFlow<()> {
+    while let Some(command) = inbox.try_command() {
+        match command {
+            Command::Load(blocks, reply) if loads.len() < QUEUE_COMMANDS => loads.push_back((blocks, reply)),
+            Command::Load(_, reply) => {
+                let _ = reply.send(LoadReport { taken: 0, result: Err(SubmitError::Stopping) });
+            }
+            command => command.carry_out(core, &|| read(clock)),
+        }
+    }
+    start_audit(core, audit, inbox);
+    if inbox.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
+fn start_audit(core: &mut ChainCore, audit: &mut Option<(JoinHandle<()>, Arc<AtomicBool>)>, inbox: &Arc<Inbox>) {
+    let Some(task) = core.take_audit() else { return };
+    let stop = Arc::new(AtomicBool::new(false));
+    match spawn_audit(task, stop.clone(), inbox.clone()) {
+        Ok(thread) => *audit = Some((thread, stop)),
+        Err(error) => core.panicked(format!("the audit's thread cannot start: {error}")),
+    }
+}
+
+fn spawn_audit(task: AuditTask, stop: Arc<AtomicBool>, inbox: Arc<Inbox>) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("audit".to_owned()).spawn(move || {
         if let Some(verdict) = task.run(&stop) {
-            // Refused only when the writer is gone.
-            let _ = commands.send(Command::Audited(Box::new(verdict)));
+            inbox.send_at_once(Command::Audited(Box::new(verdict)));
         }
     })
-}
-
-/// Carries out a command that is no load. Callers may have given up waiting, so replies are best effort.
-fn handle(core: &mut ChainCore, command: Command, clock: &dyn Clock) {
-    let now = read(clock);
-    match command {
-        Command::Submit(block, origin, reply) => drop(reply.send(core.submit(*block, origin, now))),
-        Command::Load(_, reply) => drop(reply.send(LoadReport { taken: 0, result: Err(SubmitError::Stopping) })),
-        Command::Invalidate(hash, reply) => drop(reply.send(core.invalidate(&hash, now))),
-        Command::Reconsider(hash, reply) => drop(reply.send(core.reconsider(&hash, now))),
-        Command::Flush(reply) => {
-            let flushed = core.usable().and_then(|()| core.flush(now).map_err(|fault| core.fail(fault)));
-            drop(reply.send(flushed));
-        }
-        // A fault found by the audit is remembered in the chain.
-        Command::Audited(verdict) => drop(core.finish_audit(*verdict, now)),
-        Command::Wake => {}
-    }
 }

@@ -42,7 +42,8 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
     let view = context.chain.view();
     let tip = found_header(&view, &view.tip.hash())?;
     let blocks = view.tip.height();
-    let headers = best_header_height(&view);
+    // The tree is read after the view, yet on equal work another branch may be the best.
+    let headers = context.chain.headers().best().point().height.max(blocks);
     let behind = headers.blocks_since(blocks).unwrap_or(0);
     let bits = tip.header.bits;
     answer(&BlockchainInfo {
@@ -68,12 +69,6 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
         },
         warnings: context.warnings(),
     })
-}
-
-/// Height of the highest header that is not known to be bad.
-fn best_header_height(view: &View) -> Height {
-    let sound = view.tips().iter().filter(|tip| tip.status != TipStatus::Invalid).map(|tip| tip.height);
-    sound.max().unwrap_or_default().max(view.tip.height())
 }
 
 pub(super) fn getdifficulty(context: &RpcContext, _: &Args) -> Outcome {
