@@ -457,4 +457,4 @@ fn send_request(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, mut loc
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

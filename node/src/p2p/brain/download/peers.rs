@@ -26,9 +26,8 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub const fn new(serves_from: u32) -> Self {
-        let (interval_ms, last_delivery, refused) = (None, Duration::ZERO, VecDeque::new());
-        Self { serves_from, best: None, interval_ms, last_delivery, refused }
+    pub fn new(serves_from: u32) -> Self {
+        Self { serves_from, best: None, interval_ms: None, last_delivery: Duration::ZERO, refused: VecDeque::new() }
     }
 
     /// Whether that is news.
