@@ -48,7 +48,7 @@ fn a_package_enters_whole_or_not_at_all() {
     let standing = lab.pay(&[lab.purse(1)], 2, 400);
     lab.accept(&standing);
     let child = lab.pay(&outputs(&parent), 1, 1_000_000);
-    assert_eq!(codes(&lab, &parent, &child)[0], Some("mempool min fee not met"));
+    assert_eq!(codes(&lab, &parent, &child)[0], Some("insufficient fee"));
     assert_eq!(lab.txids(), [standing.txid()]);
     // A child that fails at the very last takes its parent along.
     let both = [lab.purse(2), outputs(&standing)[0]];

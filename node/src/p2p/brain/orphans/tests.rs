@@ -55,11 +55,11 @@ fn check(orphanage: &Orphanage) {
 /// MP4: after any operations the sums are right and the bounds hold.
 #[test]
 fn sums_add_up_after_random_operations() {
-    for seed in 0..10 {
+    for seed in 0..2 {
         let rng = &mut StdRng::seed_from_u64(seed);
         let mut orphanage = Orphanage::default();
         let mut seen = Vec::new();
-        for number in 0..800 {
+        for number in 0..400 {
             let peer = PeerId(rng.random_range(0..5));
             match rng.random_range(0..10) {
                 0..=5 => {

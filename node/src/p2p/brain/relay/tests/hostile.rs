@@ -65,7 +65,7 @@ fn pushed_transactions_do_not_dodge_the_limits() {
     let mut bench = Bench::new(1);
     let (pusher, honest) = (bench.connect(1, Link::Inbound), bench.connect(2, Link::Inbound));
     let (mut submitted, mut blamed) = (0, 0);
-    for round in 0..200 {
+    for round in 0..60 {
         let size = if round % 2 == 0 { 8 } else { 20_000 };
         let parent = [TxId::from_bytes([9; 32])];
         let batch: Vec<Transaction> =
@@ -83,7 +83,7 @@ fn pushed_transactions_do_not_dodge_the_limits() {
         }
     }
     assert_eq!(submitted, VERIFYING_PER_PEER, "no verdict, no further work");
-    assert!(blamed > 100);
+    assert!(blamed > 20);
     // Somebody else's transaction is judged at once.
     let good = bench.lab.pay(&[bench.lab.purse(1)], 1, 10_000);
     bench.send(honest, &[&good]);

@@ -113,17 +113,14 @@ fn announcing_costs_little_however_much_waits() {
     let mut log = AnnounceLog::default();
     let mut queues: Vec<BTreeSet<u64>> = vec![BTreeSet::new(); 125];
     let gone = |wtxid: &WtxId| wtxid.as_bytes()[7] % 2 == 1;
+    let mut places = Vec::new();
     for number in 0..100_000 {
-        if let Some(place) = log.push(wtxid(number), number) {
-            queues.iter_mut().for_each(|queue| _ = queue.insert(place));
-        }
+        places.extend(log.push(wtxid(number), number));
         assert!(log.push(wtxid(number), number).is_none());
-        if number % 10_000 == 0 {
-            // Slow peers hold no more than the log.
-            let first = number.saturating_sub(ANNOUNCE_LOG_MAX as u64);
-            queues.iter_mut().for_each(|queue| *queue = queue.split_off(&first));
-        }
     }
+    // Slow peers wait for more than the log holds.
+    let waiting = &places[places.len() - ANNOUNCE_LOG_MAX - 1_000..];
+    queues.iter_mut().for_each(|queue| queue.extend(waiting));
     let lookups = std::cell::Cell::new(0);
     let depths = |wtxids: &[WtxId]| -> Vec<Option<usize>> {
         lookups.set(lookups.get() + wtxids.len());
@@ -171,7 +168,7 @@ fn large_answers_are_split_and_bounded() {
     let peer = bench.connect(1, Link::OutboundFull);
     let large: Vec<Transaction> = (1..=14)
         .map(|number| {
-            let payments = vec![(address(1), coins(10).sen() / 2_000); 1_900];
+            let payments = vec![(address(1), coins(10).sen() / 3_000); 2_400];
             let payments: Vec<_> =
                 payments.into_iter().map(|(to, sen)| (to, setara_core::amount::Amount::from_sen(sen))).collect();
             bench.lab.builder.spend(&[bench.lab.purse(number)], &payments)
