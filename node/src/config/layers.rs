@@ -98,6 +98,16 @@ impl Layers {
         }
     }
 
+    /// Sets an option as if the command line had; a repeatable one takes the value in front of its others.
+    pub fn set_flag(&mut self, name: &str, value: String) {
+        if let Some(option) = OPTIONS.iter().find(|option| option.name == name) {
+            let others = self.0.get(option.name).filter(|_| matches!(option.shape, Shape::Many(_)));
+            let mut values = vec![value];
+            values.extend(others.into_iter().flat_map(|setting| setting.values.clone()));
+            self.set(option, values, Source::Flag);
+        }
+    }
+
     /// Adds the command line.
     pub fn add_flags(&mut self, matches: &ArgMatches) {
         for option in OPTIONS {

@@ -17,6 +17,5 @@ pub mod limits;
 pub mod message;
 mod names;
 pub mod shell;
-pub mod subnet;
 
 pub use names::{agent, resolve, resolve_all};

@@ -14,8 +14,8 @@ use setara_node::mempool::{Mempool, Options};
 use setara_node::mining::Templates;
 use setara_node::p2p::brain::interface::{Action, Actions, Event, Link, PeerId, TransactionVerdict};
 use setara_node::p2p::brain::penalty::Offence;
-use setara_node::p2p::brain::{Brain, BrainOptions, Memory, compact::compact_of};
-use setara_node::p2p::message::{BlockTransactions, Message, PeerAddress, Reference};
+use setara_node::p2p::brain::{Brain, BrainOptions, Memory};
+use setara_node::p2p::message::{BlockTransactions, CompactBlock, Message, PeerAddress, Reference};
 use setara_node::store::MemoryStore;
 use setara_node::testing;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -120,6 +120,7 @@ impl Node {
                 inbound_max: 114,
                 only: Vec::new(),
                 manual: Vec::new(),
+                external: vec![address_of(self.id)],
                 bootstrap: self.bootstrap.clone(),
                 minimum_chain_work: setara_core::pow::Work::ZERO,
                 onion: false,
@@ -181,7 +182,8 @@ pub fn handle(world: &mut World, nodes: &mut [Node], id: NodeId, event: Event) {
     if let Event::Tick = event
         && let Some(running) = &node.running
     {
-        running.chain.tick();
+        // A fault is found by the checks at the end.
+        let _ = running.chain.tick();
     }
     let now = node.now();
     let actions = if let Some(running) = &mut node.running {
@@ -208,8 +210,8 @@ pub fn notice(world: &mut World, nodes: &mut [Node], id: NodeId) {
     }
     let added = running.mempool.added_since(running.seen_mempool);
     running.seen_mempool = added.next;
-    if !added.transactions.is_empty() {
-        world.plan(Duration::ZERO, What::Event(id, life, Event::MempoolGrew(added.transactions)));
+    if !added.entered.is_empty() {
+        world.plan(Duration::ZERO, What::Event(id, life, Event::MempoolGrew(added.entered)));
     }
 }
 
@@ -234,7 +236,7 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
             Action::SendCompactBlock(peer, hash) => {
                 let block = chain.and_then(|chain| chain.view().block(&hash).ok().flatten());
                 let nonce = world.rng.random();
-                let compact = |block: Block| Message::CompactBlock(Box::new(compact_of(&block, nonce)));
+                let compact = |block: Block| Message::CompactBlock(Box::new(CompactBlock::of(&block, nonce)));
                 world.send(nodes, id, peer, block.map_or_else(|| missing(hash), compact).encode());
             }
             Action::SendBlockTransactions(peer, hash, indexes) => {

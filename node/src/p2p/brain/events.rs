@@ -1,16 +1,20 @@
 //! What each event means to which part of the brain.
 
+use super::blocks::Ask;
 use super::greeting::{self, Introduction};
 use super::interface::{Action, Actions, Desk, Ending, Link, PeerId, TransactionVerdict};
 use super::peer::Peer;
 use super::penalty::{Offence, Penalty};
-use super::{NONCES_MAX, Parts, SAVE_INTERVAL, eviction};
+use super::{NONCES_MAX, Parts, SAVE_INTERVAL, addresses, eviction};
 use crate::chain::{Accepted, HeadersTaken, Now, SubmitError};
 use crate::p2p::limits::{HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
-use crate::p2p::message::{Hello, Message, PeerAddress, Serves};
+use crate::p2p::message::{Hello, Message, NetAddress, PeerAddress, Reference, services};
 use rand::RngExt;
+use setara_core::block::Header;
 use setara_core::hash::BlockHash;
+use std::sync::Arc;
 
+/// Coming.
 impl Parts {
     pub(super) fn connected(
         &mut self,
@@ -21,11 +25,10 @@ impl Parts {
         version: u16,
     ) {
         let mut peer = Peer::new(id, link, address, version, desk.now);
-        let refusal = if link.is_inbound() { self.refusal(desk, &address) } else { None };
         if !link.is_inbound() {
-            self.outbound.connected(&address, link, desk.now);
+            self.outbound.connected(&address);
         }
-        if let Some(ending) = refusal {
+        if let Some(ending) = if link.is_inbound() { self.refusal(desk, &address) } else { None } {
             peer.closing = true;
             self.peers.insert(id, peer);
             desk.disconnect(id, ending);
@@ -36,12 +39,11 @@ impl Parts {
             self.nonces.pop_first();
         }
         self.nonces.insert(peer.nonce);
-        let tip = desk.chain.view().tip.height().get();
         let introduction = Introduction {
             agent: &self.options.agent,
             network: desk.chain.network(),
             link,
-            serves: (0, tip),
+            serves: (0, desk.chain.view().tip.height().get()),
             nonce: peer.nonce,
             listen_port: self.options.listen_port,
             time: desk.now.unix_seconds,
@@ -53,14 +55,10 @@ impl Parts {
 
     /// Why somebody who dialled cannot stay, if so; perhaps another gives way.
     fn refusal(&mut self, desk: &mut Desk<'_>, address: &PeerAddress) -> Option<Ending> {
+        if !self.outbound.is_active() {
+            return Some(Ending::Operator);
+        }
         if self.bans.is_banned(&address.host, desk.now.unix_seconds) {
-            return Some(Ending::Banned);
-        }
-        let inbound = self.peers.values().filter(|peer| peer.link.is_inbound() && !peer.closing).count();
-        if inbound < self.options.inbound_max {
-            return None;
-        }
-        if self.bans.is_discouraged(&address.host) {
             return Some(Ending::Banned);
         }
         let candidates: Vec<eviction::Candidate> = self
@@ -69,7 +67,13 @@ impl Parts {
             .filter(|peer| peer.link.is_inbound() && !peer.closing)
             .map(|peer| self.candidate(peer))
             .collect();
-        match eviction::choose(candidates) {
+        if candidates.len() < self.options.inbound_max {
+            return None;
+        }
+        if self.bans.is_discouraged(&address.host) {
+            return Some(Ending::Banned);
+        }
+        match eviction::choose(&candidates) {
             Some(evicted) => {
                 self.close(desk, evicted, Ending::Evicted);
                 None
@@ -78,11 +82,83 @@ impl Parts {
         }
     }
 
-    /// Ends a connection: nothing that still comes from it counts.
-    pub(super) fn close(&mut self, desk: &mut Desk<'_>, id: PeerId, ending: Ending) {
-        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.closing) {
-            peer.closing = true;
-            desk.disconnect(id, ending);
+    fn candidate(&self, peer: &Peer) -> eviction::Candidate {
+        let host = peer.address.host;
+        eviction::Candidate {
+            peer: peer.id,
+            connected_at: peer.since,
+            min_ping: peer.latency_min,
+            last_block: peer.last_block,
+            last_transaction: peer.last_transaction,
+            relays_transactions: peer.relays_transactions(),
+            serves_blocks: peer.services() & services::BLOCKS != 0,
+            group: addresses::Group::of(&host),
+            keyed_group: self.addresses.keyed_group(&peer.address),
+            local: is_loopback(&host),
+            onion: matches!(host, NetAddress::Onion(_)),
+            discouraged: self.bans.is_discouraged(&host),
+            kept: false,
+        }
+    }
+
+    fn hello(&mut self, desk: &mut Desk<'_>, id: PeerId, hello: Box<Hello>) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let (link, address) = (peer.link, peer.address);
+        if self.nonces.contains(&hello.nonce) {
+            tracing::info!(%address, "this node dialled itself");
+            if !link.is_inbound() {
+                self.outbound.learn_own(address);
+            }
+            return self.close(desk, id, Ending::SelfConnection);
+        }
+        if let Err(ending) = greeting::check(desk.chain.network(), &hello, peer.version) {
+            tracing::info!(%address, ?ending, "an incompatible peer");
+            return self.close(desk, id, ending);
+        }
+        // Clocks beyond all measure are a number like any other.
+        let ahead = i128::from(hello.time) - i128::from(desk.now.unix_seconds);
+        peer.time_offset = i64::try_from(ahead).unwrap_or(i64::MAX);
+        let (bits, serves, relay, agent) = (hello.services, hello.serves, hello.relay, hello.agent.clone());
+        let listens = hello.listen_port;
+        peer.hello = Some(hello);
+        tracing::info!(peer = id.0, %address, inbound = link.is_inbound(), agent, height = serves.1, "peer is here");
+        if !link.is_inbound() {
+            self.outbound.ready(&address);
+            self.addresses.good(&address, desk.now);
+            self.addresses.connected(&address, bits, serves, desk.now);
+        }
+        match link {
+            Link::Feeler => return self.close(desk, id, Ending::Finished),
+            Link::AddressFetch => return self.ask_addresses(desk, id),
+            Link::Inbound | Link::OutboundFull | Link::BlockOnly | Link::Manual => {}
+        }
+        self.gossip.insert(id, addresses::AddressPeer::new(desk.now));
+        self.sync.peer_ready(desk, id, link);
+        if bits & services::BLOCKS != 0 {
+            self.download.peer_ready(id, serves);
+        }
+        self.blocks.peer_ready(id, link, bits);
+        self.relay.peer_ready(desk, id, link, relay && bits & services::TRANSACTIONS != 0);
+        // Its neighbours must not show through a link that exchanges blocks only.
+        if matches!(link, Link::OutboundFull | Link::Manual) {
+            self.ask_addresses(desk, id);
+        }
+        if link.is_inbound() && listens != 0 {
+            self.hear_of(desk, PeerAddress { port: listens, ..address }, address, bits, serves);
+        }
+        self.check_clock();
+    }
+
+    fn check_clock(&mut self) {
+        let outgoing = self.peers.values().filter(|peer| !peer.link.is_inbound() && peer.hello.is_some());
+        let offsets: Vec<i64> = outgoing.map(|peer| peer.time_offset).collect();
+        match greeting::clock_warning(&offsets) {
+            Some(seconds) if !self.warned_of_clock => {
+                self.warned_of_clock = true;
+                tracing::warn!(seconds, "this machine's clock differs from most peers': blocks may be refused; set it");
+            }
+            Some(_) => {}
+            None => self.warned_of_clock = false,
         }
     }
 }
@@ -95,7 +171,11 @@ impl Parts {
         let greeted = peer.hello.is_some();
         match message {
             // Whoever only wants the genesis file need not introduce himself.
-            Message::GetGenesis => desk.actions.push(Action::SendGenesis(id)),
+            Message::GetGenesis if !peer.genesis_sent => {
+                peer.genesis_sent = true;
+                desk.actions.push(Action::SendGenesis(id));
+            }
+            Message::GetGenesis => desk.blame(id, Offence::Flood("getgenesis")),
             Message::Hello(hello) if !greeted => self.hello(desk, id, hello),
             Message::Hello(_) => desk.blame(id, Offence::OutOfTurn("hello")),
             // Asked for by `join` alone, which has no brain.
@@ -108,106 +188,87 @@ impl Parts {
                 }
             }
             Message::GetAddresses(serves) => self.get_addresses(desk, id, serves),
-            Message::Addresses(records) => self.addresses_came(desk, id, records),
-            Message::GetHeaders { locator, stop } => self.sync.on_get_headers(desk, id, &locator, stop),
-            Message::Headers(headers) => self.sync.on_headers(desk, id, headers),
+            Message::Addresses(records) => self.addresses_came(desk, id, &records),
+            Message::GetHeaders { locator, stop } => self.sync.on_get_headers(desk, id, locator, stop),
+            Message::Headers(headers) => {
+                self.sync.on_headers(desk, id, headers);
+                self.shown(desk, id);
+            }
             Message::Announce(wtxids) => self.relay.on_announce(desk, id, &wtxids),
             Message::AnnounceBlock(header) => {
                 let ask = self.blocks.on_announce_block(desk, id, header);
-                self.follow(desk, id, ask);
+                self.follow(desk, id, ask, header);
             }
-            Message::GetTransactions { wtxids, txids } => {
-                self.relay.on_get_transactions(desk, id, &wtxids, &txids);
-            }
+            Message::GetTransactions { wtxids, txids } => self.relay.on_get_transactions(desk, id, &wtxids, &txids),
             Message::Transactions(transactions) => self.relay.on_transactions(desk, id, transactions),
-            Message::GetBlocks(hashes) => self.blocks.on_get_blocks(desk, id, &hashes),
-            Message::Block(bytes) => self.block(desk, id, bytes),
+            Message::GetBlocks(hashes) => self.blocks.on_get_blocks(desk, id, hashes),
+            Message::Block(bytes) => self.block(desk, id, &bytes),
             Message::CompactBlock(compact) => {
+                let header = compact.header;
                 let ask = self.blocks.on_compact_block(desk, id, *compact);
-                self.follow(desk, id, ask);
+                self.follow(desk, id, ask, header);
             }
             Message::GetBlockTransactions { hash, indexes } => {
                 self.blocks.on_get_block_transactions(desk, id, hash, indexes);
             }
-            Message::BlockTransactions(transactions) => self.blocks.on_block_transactions(desk, id, *transactions),
+            Message::BlockTransactions(answer) => self.blocks.on_block_transactions(desk, id, *answer),
             Message::NotFound(references) => {
+                let blocks: Vec<BlockHash> = references
+                    .iter()
+                    .filter_map(|reference| match reference {
+                        Reference::Block(hash) => Some(*hash),
+                        Reference::Transaction(_) | Reference::Parent(_) => None,
+                    })
+                    .collect();
                 self.relay.on_not_found(desk, id, &references);
                 self.blocks.on_not_found(desk, id, &references);
-                self.download.on_not_found(desk, id, &references);
+                self.download.on_not_found(desk, id, &blocks);
             }
-            Message::FeeFilter(rate) => self.relay.on_fee_filter(desk, id, rate),
-            Message::SendCompact(wanted) => self.blocks.on_send_compact(desk, id, wanted),
+            Message::FeeFilter(rate) => self.relay.on_fee_filter(id, rate),
+            Message::SendCompact(wanted) => self.blocks.on_send_compact(id, wanted),
         }
     }
 
-    fn hello(&mut self, desk: &mut Desk<'_>, id: PeerId, hello: Box<Hello>) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let (link, address) = (peer.link, peer.address);
-        if self.nonces.contains(&hello.nonce) {
-            self.outbound.is_ourselves(&address);
-            return self.close(desk, id, Ending::SelfConnection);
+    /// What a new block's announcement asks for beyond itself.
+    fn follow(&mut self, desk: &mut Desk<'_>, id: PeerId, ask: Ask, header: Header) {
+        match ask {
+            Ask::Nothing => {}
+            Ask::Headers => self.sync.on_unknown_header(desk, id, header),
         }
-        if let Err(ending) = greeting::check(desk.chain.network(), &hello, peer.version) {
-            return self.close(desk, id, ending);
+        self.shown(desk, id);
+    }
+
+    /// Tells the download what a peer has shown that it has.
+    fn shown(&mut self, desk: &mut Desk<'_>, id: PeerId) {
+        if let Some(point) = self.sync.shown(id) {
+            self.download.set_best(desk, id, point);
         }
-        // Clocks beyond all measure are a number like any other.
-        let ahead = i128::from(hello.time) - i128::from(desk.now.unix_seconds);
-        peer.time_offset = i64::try_from(ahead).unwrap_or(i64::MAX);
-        peer.next_ping = desk.monotonic();
-        peer.hello = Some(hello);
-        if !link.is_inbound() {
-            let record = (peer.services(), peer.serves());
-            self.addresses.good(&address, record.0, record.1, desk.now, desk.rng);
-        }
-        tracing::info!(peer = id.0, %address, agent = peer.hello.as_ref().map(|hello| hello.agent.as_str()), "peer");
-        match link {
-            Link::Feeler => self.close(desk, id, Ending::Finished),
-            Link::AddressFetch => self.ask_addresses(desk, id),
-            Link::Inbound | Link::OutboundFull | Link::BlockOnly | Link::Manual => {
-                let peer = &self.peers[&id];
-                self.sync.peer_ready(desk, peer);
-                self.download.peer_ready(desk, peer);
-                self.blocks.peer_ready(desk, peer);
-                self.relay.peer_ready(desk, peer);
-                // Its topology must not show through a link that exchanges blocks only.
-                if matches!(link, Link::OutboundFull | Link::Manual) {
-                    self.ask_addresses(desk, id);
-                }
-            }
+    }
+
+    fn block(&mut self, desk: &mut Desk<'_>, id: PeerId, bytes: &Arc<[u8]>) {
+        // Asked for by the one or the other part, or by both: each knows what it asked of whom.
+        let by_download = self.download.on_block(desk, id, bytes.clone());
+        let by_relay = self.blocks.on_block(desk, id, bytes);
+        if !by_download && !by_relay {
+            desk.blame(id, Offence::UnwantedBlock);
         }
     }
 }
 
-/// Blocks, headers, and what the chain and the mempool said.
+/// What the chain and the mempool said.
 impl Parts {
-    /// What a new block's announcement asks for beyond itself.
-    fn follow(&mut self, desk: &mut Desk<'_>, id: PeerId, ask: Ask) {
-        match ask {
-            Ask::Nothing => {}
-            Ask::Headers => self.sync.on_unknown_header(desk, id),
-        }
-    }
-
-    fn block(&mut self, desk: &mut Desk<'_>, id: PeerId, bytes: std::sync::Arc<[u8]>) {
-        // Asked for by the one or the other part: each knows what it asked of whom.
-        if self.download.on_block(desk, id, &bytes) || self.blocks.on_block(desk, id, &bytes) {
-            return;
-        }
-        desk.blame(id, Offence::UnwantedBlock);
-    }
-
     pub(super) fn headers_taken(
         &mut self,
         desk: &mut Desk<'_>,
         id: PeerId,
-        result: Result<HeadersTaken, SubmitError>,
+        result: &Result<HeadersTaken, SubmitError>,
     ) {
-        self.sync.on_headers_taken(desk, id, &result);
-        if let Ok(taken) = &result {
-            self.download.peer_has(id, taken.last);
-            self.blocks.peer_has(id, taken.last);
+        self.sync.on_headers_taken(desk, id, result);
+        if let Ok(taken) = result {
+            self.blocks.peer_has(id, taken.last.hash);
         }
-        self.download.continue_with(desk);
+        self.shown(desk, id);
+        self.note_syncing(desk);
     }
 
     pub(super) fn block_taken(
@@ -215,7 +276,7 @@ impl Parts {
         desk: &mut Desk<'_>,
         id: PeerId,
         hash: BlockHash,
-        result: Result<Accepted, SubmitError>,
+        result: &Result<Accepted, SubmitError>,
     ) {
         if matches!(result, Ok(Accepted::Connected))
             && let Some(peer) = self.peers.get_mut(&id)
@@ -223,55 +284,63 @@ impl Parts {
             peer.last_block = Some(desk.now.monotonic);
         }
         // A block is the download's or the relay's; the other does not know it.
-        self.download.on_block_taken(desk, id, hash, &result);
-        self.blocks.on_block_taken(desk, id, hash, &result);
+        self.download.on_block_taken(desk, id, hash, result);
+        self.blocks.on_block_taken(desk, id, hash, result);
     }
 
     pub(super) fn transactions_taken(&mut self, desk: &mut Desk<'_>, verdicts: Vec<TransactionVerdict>) {
-        for verdict in verdicts.iter().filter(|verdict| verdict.result.is_ok()) {
-            if let Some(peer) = self.peers.get_mut(&verdict.peer) {
-                peer.last_transaction = Some(desk.now.monotonic);
+        for verdict in &verdicts {
+            match &verdict.result {
+                Ok(()) => {
+                    if let Some(peer) = self.peers.get_mut(&verdict.peer) {
+                        peer.last_transaction = Some(desk.now.monotonic);
+                    }
+                }
+                // A block may hold it all the same.
+                Err(_) => self.blocks.remember(verdict.wtxid, verdict.transaction.clone()),
             }
         }
         self.relay.on_verdicts(desk, verdicts);
     }
 
     pub(super) fn tip_changed(&mut self, desk: &mut Desk<'_>) {
-        let syncing = self.sync.is_syncing(desk);
-        self.relay.set_syncing(syncing);
-        self.blocks.set_syncing(syncing);
-        self.outbound.tip_moved(desk.now);
-        self.sync.on_tip_changed(desk);
-        self.download.on_tip_changed(desk);
+        self.tip_at = desk.monotonic();
+        self.note_syncing(desk);
         self.blocks.on_tip_changed(desk);
         self.relay.on_tip_changed(desk);
     }
+
+    fn note_syncing(&mut self, desk: &mut Desk<'_>) {
+        let syncing = self.sync.is_syncing(desk);
+        self.relay.set_syncing(syncing);
+        self.blocks.set_syncing(syncing);
+    }
 }
 
-/// Coming and going.
+/// Going, and time.
 impl Parts {
-    pub(super) fn dial_failed(&mut self, desk: &mut Desk<'_>, address: PeerAddress, link: Link) {
-        self.outbound.failed(&address, link, desk.now);
-        self.addresses.attempt(&address, desk.now);
-    }
-
     pub(super) fn disconnected(&mut self, desk: &mut Desk<'_>, id: PeerId) {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.nonces.remove(&peer.nonce);
-        if !peer.link.is_inbound() {
-            self.outbound.gone(&peer.address, peer.link, desk.now);
+        self.gossip.remove(&id);
+        if peer.hello.is_none() {
+            if !peer.link.is_inbound() {
+                self.outbound.failed(&peer.address, desk.now, desk.rng);
+            }
+            return;
         }
+        tracing::info!(peer = id.0, address = %peer.address, "peer is gone");
         self.sync.peer_gone(desk, id);
         self.download.peer_gone(desk, id);
         self.blocks.peer_gone(desk, id);
-        self.relay.peer_gone(desk, id);
-        self.addresses.peer_gone(id);
+        self.relay.peer_gone(id);
     }
 
-    fn ask_addresses(&mut self, desk: &mut Desk<'_>, id: PeerId) {
-        if let Some(peer) = self.peers.get_mut(&id) {
-            peer.asked_addresses = true;
-            desk.send(id, Message::GetAddresses(Serves::Any));
+    /// Ends a connection: nothing that still comes from it counts.
+    pub fn close(&mut self, desk: &mut Desk<'_>, id: PeerId, ending: Ending) {
+        if let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.closing) {
+            peer.closing = true;
+            desk.disconnect(id, ending);
         }
     }
 
@@ -297,6 +366,7 @@ impl Parts {
         for (id, ending) in ended {
             self.close(desk, id, ending);
         }
+        self.note_syncing(desk);
         self.sync.tick(desk);
         self.download.tick(desk);
         self.blocks.tick(desk);
@@ -304,7 +374,17 @@ impl Parts {
         self.tick_addresses(desk);
         if now >= self.next_save {
             self.next_save = now + SAVE_INTERVAL;
+            self.bans.expire(desk.now.unix_seconds);
             desk.actions.push(Action::Save);
+        }
+    }
+
+    /// Asks every peer to answer.
+    pub fn ping_all(&mut self, desk: &mut Desk<'_>) {
+        for peer in self.peers.values_mut().filter(|peer| peer.is_ready() && peer.ping.is_none()) {
+            let nonce = desk.rng.random();
+            peer.ping = Some((nonce, desk.now.monotonic));
+            desk.actions.push(Action::Send(peer.id, Message::Ping(nonce)));
         }
     }
 
@@ -326,20 +406,31 @@ impl Parts {
         settled
     }
 
-    fn punish(&mut self, _now: Now, id: PeerId, offence: Offence, settled: &mut Actions) {
+    fn punish(&mut self, now: Now, id: PeerId, offence: Offence, settled: &mut Actions) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        let penalty = offence.penalty();
-        tracing::info!(peer = id.0, address = %peer.address, code = offence.code(), ?offence, "a peer broke a rule");
-        match penalty {
-            Penalty::None => return,
-            Penalty::Disconnect => {}
-            // Whom the operator named is not held off; nor are all of a machine for one of its processes.
-            Penalty::Discourage if peer.link == Link::Manual => {}
-            Penalty::Discourage => self.bans.discourage(&peer.address.host),
+        let (penalty, host) = (offence.penalty(), peer.address.host);
+        let seconds = now.monotonic.saturating_sub(peer.since).as_secs();
+        tracing::info!(peer = id.0, address = %peer.address, code = offence.code(), ?offence, seconds, "a peer broke a rule");
+        if penalty == Penalty::None {
+            return;
+        }
+        // Whom the operator named is not held off; nor are all of a machine for what one of its processes did.
+        let spared = peer.link == Link::Manual || is_loopback(&host);
+        if penalty == Penalty::Discourage && !spared {
+            self.bans.discourage(&host);
         }
         if !peer.closing {
             peer.closing = true;
             settled.push(Action::Disconnect(id, Ending::Offence(offence)));
         }
+    }
+}
+
+/// Whether a host is this machine.
+pub(super) const fn is_loopback(host: &NetAddress) -> bool {
+    match host {
+        NetAddress::V4(address) => address.is_loopback(),
+        NetAddress::V6(address) => address.is_loopback(),
+        NetAddress::Onion(_) => false,
     }
 }

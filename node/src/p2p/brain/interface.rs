@@ -105,6 +105,11 @@ pub enum Event {
         /// How.
         offence: Offence,
     },
+    /// The shell has read and queued what a `SendBlock` or its like asked for.
+    Served {
+        /// For whom.
+        peer: PeerId,
+    },
     /// The chain took headers, or not.
     HeadersTaken {
         /// Who sent them.

@@ -20,6 +20,8 @@ pub mod blocks;
 pub mod compact;
 pub mod download;
 pub mod eviction;
+mod events;
+mod gossip;
 mod greeting;
 pub mod interface;
 pub mod orphans;
@@ -34,25 +36,21 @@ pub mod sync;
 
 use crate::chain::{ChainHandle, Now};
 use crate::mempool::Mempool;
-use crate::p2p::limits::{HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
-use crate::p2p::message::{Hello, Message, PeerAddress, Serves, services};
-use addresses::AddressManager;
+use crate::p2p::message::PeerAddress;
+use addresses::{AddressPeer, Addresses};
 use bans::Bans;
 use blocks::BlockRelay;
 use download::Download;
-use greeting::Introduction;
-use interface::{Action, Actions, Desk, Ending, Event, Link, PeerId, TransactionVerdict};
-use outbound::Outbound;
+use interface::{Actions, Desk, Event, PeerId};
+use outbound::{Outbound, OutboundConfig};
 use peer::Peer;
-use penalty::{BlockSource, Offence, Penalty};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, RngExt, SeedableRng};
 use relay::TransactionRelay;
-use setara_core::hash::BlockHash;
 use setara_core::pow::Work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use sync::HeaderSync;
+use sync::{HeaderSync, SyncOptions};
 
 /// Time between two savings of what is known of addresses.
 const SAVE_INTERVAL: Duration = Duration::from_secs(15 * 60);
@@ -141,9 +139,11 @@ impl Brain {
 pub struct Parts {
     options: BrainOptions,
     peers: BTreeMap<PeerId, Peer>,
+    /// What each peer may still say about addresses.
+    gossip: BTreeMap<PeerId, AddressPeer>,
     nonces: BTreeSet<u64>,
     /// Addresses known.
-    pub addresses: AddressManager,
+    pub addresses: Addresses,
     /// Bans and discouragement.
     pub bans: Bans,
     /// Whom to dial.
@@ -156,20 +156,81 @@ pub struct Parts {
     pub relay: TransactionRelay,
     /// New blocks.
     pub blocks: BlockRelay,
-    /// Where blocks came from that the chain has not judged yet.
+    /// When the tip last moved.
+    tip_at: Duration,
+    /// When addresses are saved next.
     next_save: Duration,
+    /// When this node's own addresses are told next.
+    next_own: Duration,
+    /// When somebody is next asked who serves old blocks.
+    next_find: Duration,
+    warned_of_clock: bool,
 }
 
 impl Parts {
+    fn new(options: BrainOptions, memory: Memory, rng: &mut StdRng) -> Self {
+        let restore = |bytes: &[u8]| Addresses::from_bytes(bytes, options.allow_private);
+        let anew = |what: &str, error: addresses::SavedError| {
+            tracing::warn!(%error, "{what} cannot be used; beginning anew");
+        };
+        let addresses = memory.addresses.as_deref().map(restore).and_then(|read| {
+            read.inspect_err(|error| anew("peers.dat", error.clone())).ok()
+        });
+        let addresses = addresses.unwrap_or_else(|| Addresses::new(options.allow_private, rng));
+        let anchors = memory.anchors.as_deref().map(addresses::anchors_from_bytes).and_then(|read| {
+            read.inspect_err(|error| anew("anchors.dat", error.clone())).ok()
+        });
+        let bans = memory.bans.as_deref().map(|bytes| Bans::from_bytes(bytes, 0)).and_then(|read| {
+            read.inspect_err(|error| anew("bans.dat", error.clone())).ok()
+        });
+        let config = OutboundConfig {
+            connect: options.only.clone(),
+            manual: options.manual.clone(),
+            bootstrap: options.bootstrap.clone(),
+            onion: options.onion,
+        };
+        let mut outbound = Outbound::new(config, anchors.unwrap_or_default());
+        options.external.iter().for_each(|own| outbound.learn_own(*own));
+        Self {
+            peers: BTreeMap::new(),
+            gossip: BTreeMap::new(),
+            nonces: BTreeSet::new(),
+            addresses,
+            bans: bans.unwrap_or_else(Bans::new),
+            outbound,
+            sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
+            download: Download::new(),
+            relay: TransactionRelay::new(rng),
+            blocks: BlockRelay::new(None),
+            tip_at: Duration::ZERO,
+            next_save: SAVE_INTERVAL,
+            next_own: Duration::ZERO,
+            next_find: Duration::ZERO,
+            warned_of_clock: false,
+            options,
+        }
+    }
+
+    /// What the brain was told.
+    pub const fn options(&self) -> &BrainOptions {
+        &self.options
+    }
+
+    /// Everyone connected.
+    pub fn peers(&self) -> impl Iterator<Item = &Peer> {
+        self.peers.values()
+    }
+
     fn handle(&mut self, desk: &mut Desk<'_>, event: Event) {
         match event {
             Event::Connected { peer, link, address, version } => self.connected(desk, peer, link, address, version),
-            Event::DialFailed { address, link } => self.dial_failed(desk, address, link),
+            Event::DialFailed { address, .. } => self.outbound.failed(&address, desk.now, desk.rng),
             Event::Disconnected { peer } => self.disconnected(desk, peer),
             Event::Message { peer, message } => self.message(desk, peer, message),
             Event::Garbage { peer, offence } => desk.blame(peer, offence),
-            Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, result),
-            Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, result),
+            Event::Served { peer } => self.blocks.sent(desk, peer),
+            Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, &result),
+            Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, &result),
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => self.relay.on_mempool_grew(desk, &transactions),

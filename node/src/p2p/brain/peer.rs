@@ -49,8 +49,8 @@ pub struct Peer {
     pub time_offset: i64,
     /// It was asked for addresses.
     pub asked_addresses: bool,
-    /// It asked for addresses.
-    pub answered_addresses: bool,
+    /// It was sent the genesis file.
+    pub genesis_sent: bool,
 }
 
 impl Peer {
@@ -75,7 +75,7 @@ impl Peer {
             last_transaction: None,
             time_offset: 0,
             asked_addresses: false,
-            answered_addresses: false,
+            genesis_sent: false,
         }
     }
 

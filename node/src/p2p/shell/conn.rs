@@ -9,11 +9,10 @@ use super::outbox::{Item, Outbox, SEND_STUCK};
 use super::stats::Stats;
 use crate::chain::ChainHandle;
 use crate::clock::Clock;
-use crate::p2p::brain::compact::compact_of;
 use crate::p2p::brain::interface::{Ending, Event, PeerId};
 use crate::p2p::brain::penalty::Offence;
 use crate::p2p::limits::HANDSHAKE_TIMEOUT;
-use crate::p2p::message::{BlockTransactions, Message, Reference, kind};
+use crate::p2p::message::{BlockTransactions, CompactBlock, Message, Reference, kind};
 use crate::store::StoreError;
 use parking_lot::Mutex;
 use setara_core::block::Block;
@@ -248,6 +247,7 @@ impl Connection {
             bytes.clear();
             while frames.len() < WRITE_BYTES {
                 let Some(item) = self.outbox.pop() else { break };
+                let served = matches!(item, Item::Block(_) | Item::BlockTransactions(..) | Item::CompactBlock(_));
                 let frame = match self.frame(item).await {
                     Ok(frame) => frame,
                     Err(error) => {
@@ -257,6 +257,10 @@ impl Connection {
                 };
                 self.stats.sent.count_message(frame[0], frame.len());
                 frames.extend_from_slice(&frame);
+                if served {
+                    let event = Event::Served { peer: self.peer };
+                    let _ = self.office.events.send(Inbound { event, permit: None }).await;
+                }
             }
             if frames.is_empty() {
                 if let Some(ending) = self.outbox.ending() {
@@ -310,7 +314,7 @@ fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, St
             None => missing(hash),
         },
         Item::CompactBlock(hash) => match view.block(&hash)? {
-            Some(block) => Message::CompactBlock(Box::new(compact_of(&block, rand::random()))).encode(),
+            Some(block) => Message::CompactBlock(Box::new(CompactBlock::of(&block, rand::random()))).encode(),
             None => missing(hash),
         },
         Item::BlockTransactions(hash, indexes) => match view.block(&hash)? {

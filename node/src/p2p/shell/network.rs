@@ -317,7 +317,7 @@ impl Loop {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tip = self.chain.tip_watch();
         let mut waiting = self.mempool.changes();
-        let mut seen = self.mempool.added_since(u64::MAX).next;
+        let mut seen = self.mempool.added_since(0).next;
         let stop = self.core.stop.clone();
         loop {
             // Kept until the brain has seen the message.
@@ -337,7 +337,7 @@ impl Loop {
                     waiting.mark_unchanged();
                     let added = self.mempool.added_since(seen);
                     seen = added.next;
-                    Event::MempoolGrew(added.transactions)
+                    Event::MempoolGrew(added.entered)
                 }
                 _ = tick.tick() => Event::Tick,
                 Some(message) = inbound.recv() => {
@@ -382,6 +382,7 @@ impl Loop {
                     self.chain.import(bytes, wanted, Box::new(done));
                 }
                 Action::SubmitTransactions(peer, transactions) => self.workers.transactions(peer, transactions),
+                Action::SubmitPackage(peer, package) => self.workers.package(peer, package),
                 Action::Save => self.save(),
             }
         }

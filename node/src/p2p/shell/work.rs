@@ -14,13 +14,21 @@ use tokio::sync::mpsc::UnboundedSender;
 /// Transactions judged together: enough to fill signature batches on every core, few enough to answer soon.
 const BATCH_TRANSACTIONS_MAX: usize = 1_024;
 
+/// Transactions to be judged.
+enum Job {
+    /// One after the other.
+    Each(Vec<Transaction>),
+    /// A parent and its child, together.
+    Package(Box<[Transaction; 2]>),
+}
+
 /// Where finished work is told. Unbounded, since the brain bounds what it has under way.
 pub type Completions = UnboundedSender<Event>;
 
 /// The two threads; they end when this is dropped and their work is done.
 pub struct Workers {
     headers: Option<Sender<(PeerId, Vec<Header>)>>,
-    transactions: Option<Sender<(PeerId, Vec<Transaction>)>>,
+    transactions: Option<Sender<(PeerId, Job)>>,
     threads: Vec<JoinHandle<()>>,
 }
 
@@ -50,7 +58,14 @@ impl Workers {
     /// Transactions for the mempool; `TransactionsTaken` answers.
     pub fn transactions(&self, peer: PeerId, transactions: Vec<Transaction>) {
         if let Some(jobs) = &self.transactions {
-            let _ = jobs.send((peer, transactions));
+            let _ = jobs.send((peer, Job::Each(transactions)));
+        }
+    }
+
+    /// A parent and its child for the mempool; `TransactionsTaken` answers.
+    pub fn package(&self, peer: PeerId, package: Box<[Transaction; 2]>) {
+        if let Some(jobs) = &self.transactions {
+            let _ = jobs.send((peer, Job::Package(package)));
         }
     }
 }
@@ -75,25 +90,44 @@ fn take_headers(chain: &ChainHandle, jobs: &Receiver<(PeerId, Vec<Header>)>, com
     }
 }
 
-fn take_transactions(mempool: &Mempool, jobs: &Receiver<(PeerId, Vec<Transaction>)>, completions: &Completions) {
-    while let Ok((peer, transactions)) = jobs.recv() {
+fn take_transactions(mempool: &Mempool, jobs: &Receiver<(PeerId, Job)>, completions: &Completions) {
+    let mut next = jobs.recv().ok();
+    while let Some((peer, job)) = next.take() {
         let mut batch: Vec<(PeerId, Arc<Transaction>)> = Vec::new();
-        let mut add = |peer, transactions: Vec<Transaction>| {
-            batch.extend(transactions.into_iter().map(|transaction| (peer, Arc::new(transaction))));
-            batch.len()
+        let verdicts = match job {
+            Job::Package(package) => {
+                let [parent, child] = *package;
+                batch.extend([(peer, Arc::new(parent.clone())), (peer, Arc::new(child.clone()))]);
+                mempool.submit_package(parent, child).into()
+            }
+            Job::Each(transactions) => {
+                let mut add = |peer, transactions: Vec<Transaction>| {
+                    batch.extend(transactions.into_iter().map(|transaction| (peer, Arc::new(transaction))));
+                    batch.len()
+                };
+                let mut count = add(peer, transactions);
+                // Whatever else waits is judged with it: signatures are cheaper together.
+                while count < BATCH_TRANSACTIONS_MAX {
+                    match jobs.try_recv() {
+                        Ok((peer, Job::Each(transactions))) => count = add(peer, transactions),
+                        Ok(package) => {
+                            next = Some(package);
+                            break;
+                        }
+                        Err(_) => break,
+                    }
+                }
+                mempool.submit_many(batch.iter().map(|(_, transaction)| (**transaction).clone()).collect())
+            }
         };
-        let mut count = add(peer, transactions);
-        // Whatever else waits is judged with it: signatures are cheaper together.
-        while count < BATCH_TRANSACTIONS_MAX {
-            let Ok((peer, transactions)) = jobs.try_recv() else { break };
-            count = add(peer, transactions);
-        }
-        let verdicts = mempool.submit_many(batch.iter().map(|(_, transaction)| (**transaction).clone()).collect());
         let verdicts = batch.into_iter().zip(verdicts).map(|((peer, transaction), verdict)| {
             let ids = transaction.ids();
             let result = verdict.map(|_| ());
             TransactionVerdict { peer, transaction, txid: ids.txid, wtxid: ids.wtxid, result }
         });
         let _ = completions.send(Event::TransactionsTaken(verdicts.collect()));
+        if next.is_none() {
+            next = jobs.recv().ok();
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! Other nodes, and waiting for blocks. What is asked of the peer-to-peer network is asked of its brain, in its thread.
 
 use super::stopping;
-use crate::p2p::brain::interface::{Action, Dial, Ending, Link, PeerId};
+use crate::p2p::brain::bans::{BAN_SECONDS, Subnet};
+use crate::p2p::brain::Parts;
+use crate::chain::HeaderPoint;
+use crate::p2p::brain::interface::{Action, Desk, Dial, Ending, Link, PeerId};
 use crate::p2p::brain::peer::Peer;
 use crate::p2p::limits::PROTOCOL_VERSION;
 use crate::p2p::message::{NetAddress, PeerAddress, services};
 use crate::p2p::shell::PeerNetwork;
-use crate::p2p::subnet::Subnet;
 use crate::rpc::args::Args;
 use crate::rpc::context::RpcContext;
 use crate::rpc::convert;
@@ -19,9 +21,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
-
-/// Length of a ban that names none, as Bitcoin Core's.
-const BAN_SECONDS: u64 = 24 * 3600;
 
 fn network(context: &RpcContext) -> Result<&Arc<PeerNetwork>, RpcError> {
     let disabled = || RpcError::new(ErrorCode::P2P_DISABLED, "Peer-to-peer functionality is disabled");
@@ -41,14 +40,20 @@ fn seen(context: &RpcContext) -> Result<Vec<Seen>, RpcError> {
     let ask = network(context)?.ask(|parts, desk| {
         let describe = |peer: &Peer| Seen {
             peer: peer.clone(),
-            synced_headers: parts.sync.best_of(peer.id).map_or(-1, |point| i64::from(point.height.get())),
-            synced_blocks: parts.sync.common_with(desk, peer.id).map_or(-1, |point| i64::from(point.height.get())),
+            synced_headers: parts.sync.shown(peer.id).map_or(-1, |point| i64::from(point.height.get())),
+            synced_blocks: common(parts, desk, peer.id).map_or(-1, |point| i64::from(point.height.get())),
             in_flight: parts.download.in_flight_of(peer.id),
             relays: peer.relays_transactions(),
         };
         parts.peers().map(describe).collect()
     });
     ask.ok_or_else(stopping)
+}
+
+/// The last block that a peer's branch and ours have in common.
+fn common(parts: &Parts, desk: &Desk<'_>, peer: PeerId) -> Option<HeaderPoint> {
+    let shown = parts.sync.shown(peer)?;
+    desk.chain.headers().fork(&shown.hash, &desk.chain.view().tip.hash())
 }
 
 /// Names of service bits, as Bitcoin Core writes such lists.
@@ -278,7 +283,7 @@ pub(super) fn getaddednodeinfo(context: &RpcContext, args: &Args) -> Outcome {
                 .collect();
             (*address, open)
         };
-        parts.outbound.manual().map(describe).collect::<Vec<_>>()
+        parts.outbound.manual().iter().map(describe).collect::<Vec<_>>()
     });
     let added = added.ok_or_else(stopping)?;
     if let Some(only) = only
@@ -344,13 +349,13 @@ pub(super) fn setban(context: &RpcContext, args: &Args) -> Outcome {
 
 pub(super) fn listbanned(context: &RpcContext, _: &Args) -> Outcome {
     let now = context.clock.unix_seconds();
-    let bans = network(context)?.ask(move |parts, _| parts.bans.list(now)).ok_or_else(stopping)?;
-    let shown = bans.iter().map(|ban| {
+    let bans = network(context)?.ask(move |parts, _| parts.bans.list(now).collect::<Vec<_>>()).ok_or_else(stopping)?;
+    let shown = bans.iter().map(|(subnet, ban)| {
         json!({
-            "address": ban.subnet.to_string(),
-            "ban_created": ban.created,
+            "address": subnet.to_string(),
+            "ban_created": ban.since,
             "banned_until": ban.until,
-            "ban_duration": ban.until.saturating_sub(ban.created),
+            "ban_duration": ban.until.saturating_sub(ban.since),
             "time_remaining": ban.until.saturating_sub(now),
         })
     });
