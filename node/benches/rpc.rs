@@ -84,6 +84,7 @@ fn node(runtime: &Runtime, network: &Arc<Network>) -> Node {
         templates: Arc::new(templates),
         miner: None,
         mining_address: None,
+        peers: None,
         disk_bytes: Box::new(|| 0),
         shutdown,
     });

@@ -147,10 +147,8 @@ fn identity(folder: &Path) -> Result<Option<[u8; 32]>, InviteError> {
 /// Fetches the genesis file that an invite means and writes it below the data directory; its path.
 pub fn fetch(invite: &Invite, data_dir: &Path, proxy: Option<SocketAddr>) -> Result<PathBuf, InviteError> {
     let named = |reason: String| InviteError::Peer { peer: peer_text(&invite.peer), reason };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| named(error.to_string()))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| named(error.to_string()))?;
     let bytes = runtime.block_on(ask(invite, proxy)).map_err(named)?;
     let text = String::from_utf8(bytes).map_err(|_| named("it sent no genesis file".to_owned()))?;
     let network =

@@ -11,7 +11,7 @@ mod records;
 
 pub use body::{BlockTransactions, CompactBlock, Hello, Prefilled, Reference, Serves, services};
 pub use codec::{MessageError, UNKNOWN_FRAME_BYTES_MAX, frame_limit};
-pub use records::{AddressRecord, NetAddress, PeerAddress};
+pub use records::{AddressError, AddressRecord, NetAddress, PeerAddress, onion_key, onion_name};
 
 use setara_core::block::Header;
 use setara_core::hash::{BlockHash, TxId, WtxId};

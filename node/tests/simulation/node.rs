@@ -261,9 +261,20 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.log(&format!("node {id} judges {hash}: {result:?}"));
                 world.plan(Duration::from_millis(2), What::Event(id, life, Event::BlockTaken { peer, hash, result }));
             }
-            Action::SubmitTransactions(peer, transactions) => {
+            Action::SubmitTransactions(..) | Action::SubmitPackage(..) => {
                 let Some(running) = &nodes[id].running else { continue };
-                let verdicts = running.mempool.submit_many(transactions.clone());
+                let (peer, transactions, verdicts) = match action {
+                    Action::SubmitPackage(peer, package) => {
+                        let [parent, child] = *package;
+                        let verdicts = running.mempool.submit_package(parent.clone(), child.clone());
+                        (peer, vec![parent, child], Vec::from(verdicts))
+                    }
+                    Action::SubmitTransactions(peer, transactions) => {
+                        let verdicts = running.mempool.submit_many(transactions.clone());
+                        (peer, transactions, verdicts)
+                    }
+                    _ => continue,
+                };
                 let verdicts = transactions.into_iter().zip(verdicts).map(|(transaction, verdict)| {
                     let ids = transaction.ids();
                     let transaction = Arc::new(transaction);

@@ -268,7 +268,7 @@ impl Scenario {
             return Err("nobody mined".to_owned());
         }
         if let Some((_, late)) = self.death
-            && self.nodes[late].running.as_ref().is_none_or(|running| running.brain.peers().count() == 0)
+            && self.nodes[late].running.as_ref().is_none_or(|running| running.brain.parts().peers().count() == 0)
         {
             return Err("the newcomer found nobody".to_owned());
         }

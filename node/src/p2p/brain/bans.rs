@@ -6,7 +6,7 @@
 
 use super::addresses::group;
 use super::addresses::saved::{Reader, SavedError, Writer};
-use crate::p2p::message::NetAddress;
+use crate::p2p::message::{NetAddress, onion_key, onion_name};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -77,9 +77,8 @@ impl FromStr for Subnet {
     type Err = SubnetError;
 
     fn from_str(text: &str) -> Result<Self, SubnetError> {
-        if let Some(key) = text.strip_suffix(".onion") {
-            let key: [u8; 32] = hex::decode(key).ok().and_then(|key| key.try_into().ok()).ok_or(SubnetError)?;
-            return Ok(Self::single(NetAddress::Onion(key)));
+        if text.ends_with(".onion") {
+            return onion_key(text).map(|key| Self::single(NetAddress::Onion(key))).ok_or(SubnetError);
         }
         let Some((host, prefix)) = text.split_once('/') else {
             return text.parse::<IpAddr>().map(|host| Self::single(host.into())).map_err(|_| SubnetError);
@@ -99,7 +98,7 @@ impl fmt::Display for Subnet {
         match self.host {
             NetAddress::V4(address) => write!(formatter, "{address}/{}", self.prefix),
             NetAddress::V6(address) => write!(formatter, "{address}/{}", self.prefix),
-            NetAddress::Onion(key) => write!(formatter, "{}.onion", hex::encode(key)),
+            NetAddress::Onion(key) => formatter.write_str(&onion_name(&key)),
         }
     }
 }

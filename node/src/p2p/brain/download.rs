@@ -123,6 +123,11 @@ impl Download {
         self.flights.len()
     }
 
+    /// Bodies that a peer was asked for and has not sent.
+    pub fn in_flight_of(&self, peer: PeerId) -> Vec<BlockHash> {
+        self.flights.keys().filter(|(_, of)| *of == peer).map(|(hash, _)| *hash).collect()
+    }
+
     /// Bytes of bodies that wait here or before the chain.
     pub const fn bytes(&self) -> u64 {
         self.held_bytes + self.submitted_bytes

@@ -140,7 +140,7 @@ impl Parts {
             self.gossip.entry(id).or_insert_with(|| addresses::AddressPeer::new(desk.now)).asked();
             desk.send(id, Message::GetAddresses(Serves::Height(height)));
         }
-        self.outbound.look_for(height);
+        self.outbound.look_for(height, desk.monotonic());
     }
 }
 

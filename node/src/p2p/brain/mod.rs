@@ -19,8 +19,8 @@ pub mod bans;
 pub mod blocks;
 pub mod compact;
 pub mod download;
-pub mod eviction;
 mod events;
+pub mod eviction;
 mod gossip;
 mod greeting;
 pub mod interface;
@@ -115,6 +115,22 @@ impl Brain {
         self.parts.settle(now, actions)
     }
 
+    /// Addresses known, as bytes of a file.
+    pub fn addresses(&self) -> Vec<u8> {
+        self.parts.addresses.to_bytes()
+    }
+
+    /// Bans, as bytes of a file.
+    pub fn bans(&self) -> Vec<u8> {
+        self.parts.bans.to_bytes()
+    }
+
+    /// Whom to dial first after a restart, as bytes of a file; `None` if there is nobody to.
+    pub fn anchors(&self) -> Option<Vec<u8>> {
+        let anchors = Outbound::anchors(&self.parts.connections());
+        (!anchors.is_empty()).then(|| addresses::anchors_to_bytes(&anchors))
+    }
+
     /// Answers a question of the operator, which may decide things as well.
     pub fn answer<T>(
         &mut self,
@@ -173,16 +189,22 @@ impl Parts {
         let anew = |what: &str, error: addresses::SavedError| {
             tracing::warn!(%error, "{what} cannot be used; beginning anew");
         };
-        let addresses = memory.addresses.as_deref().map(restore).and_then(|read| {
-            read.inspect_err(|error| anew("peers.dat", error.clone())).ok()
-        });
+        let addresses = memory
+            .addresses
+            .as_deref()
+            .map(restore)
+            .and_then(|read| read.inspect_err(|error| anew("peers.dat", error.clone())).ok());
         let addresses = addresses.unwrap_or_else(|| Addresses::new(options.allow_private, rng));
-        let anchors = memory.anchors.as_deref().map(addresses::anchors_from_bytes).and_then(|read| {
-            read.inspect_err(|error| anew("anchors.dat", error.clone())).ok()
-        });
-        let bans = memory.bans.as_deref().map(|bytes| Bans::from_bytes(bytes, 0)).and_then(|read| {
-            read.inspect_err(|error| anew("bans.dat", error.clone())).ok()
-        });
+        let anchors = memory
+            .anchors
+            .as_deref()
+            .map(addresses::anchors_from_bytes)
+            .and_then(|read| read.inspect_err(|error| anew("anchors.dat", error.clone())).ok());
+        let bans = memory
+            .bans
+            .as_deref()
+            .map(|bytes| Bans::from_bytes(bytes, 0))
+            .and_then(|read| read.inspect_err(|error| anew("bans.dat", error.clone())).ok());
         let config = OutboundConfig {
             connect: options.only.clone(),
             manual: options.manual.clone(),

@@ -12,7 +12,7 @@
 #[cfg(test)]
 mod tests;
 
-use super::addresses::{Addresses, Group, group};
+use super::addresses::{Addresses, Entry, Group, group};
 use super::bans::Bans;
 use super::interface::{Action, Actions, Dial, Ending, Link, PeerId};
 use crate::chain::Now;
@@ -53,6 +53,8 @@ const TRIES: usize = 100;
 const FEW_ADDRESSES: usize = 16;
 /// Time between two looks at the genesis file's addresses.
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(600);
+/// How long somebody who has an old body is looked for, before everybody is asked again.
+const LOOKING: Duration = Duration::from_secs(120);
 /// Own addresses remembered: more than interfaces.
 const OWN_MAX: usize = 64;
 
@@ -101,6 +103,8 @@ pub struct Outbound {
     next_feeler: Option<Duration>,
     next_extra: Option<Duration>,
     next_bootstrap: Duration,
+    /// A height of which nobody connected has the body, and until when somebody is looked for who has.
+    looking_for: Option<(u32, Duration)>,
 }
 
 impl Outbound {
@@ -118,7 +122,13 @@ impl Outbound {
             next_feeler: None,
             next_extra: None,
             next_bootstrap: Duration::ZERO,
+            looking_for: None,
         }
+    }
+
+    /// Nobody connected has the body at this height: one more connection is made, to somebody who said to have it.
+    pub fn look_for(&mut self, height: u32, now: Duration) {
+        self.looking_for = Some((height, now + LOOKING));
     }
 
     /// Whether anything is dialled at all (`setnetworkactive`). The caller ends the connections there are.
@@ -254,7 +264,8 @@ impl Outbound {
         if block_only < OUTBOUND_BLOCK_ONLY {
             return Some(Link::BlockOnly);
         }
-        if stale && full == OUTBOUND_FULL {
+        let looking = self.looking_for.is_some_and(|(_, until)| time < until);
+        if (stale || looking) && full == OUTBOUND_FULL {
             return Some(Link::OutboundFull);
         }
         let due = *self.next_extra.get_or_insert_with(|| time + poisson(EXTRA_BLOCK_ONLY_INTERVAL, rng));
@@ -302,6 +313,17 @@ impl Outbound {
         bans: &Bans,
         connections: &[Connection],
     ) -> Option<PeerAddress> {
+        if let (Some((height, until)), Link::OutboundFull) = (self.looking_for, link)
+            && now.monotonic < until
+        {
+            let serves = |entry: &&Entry| {
+                entry.services & services::BLOCKS != 0 && (entry.serves.0..=entry.serves.1).contains(&height)
+            };
+            let fits = |entry: &&Entry| self.fits(&entry.address, link, now, addresses, bans, connections);
+            if let Some(entry) = addresses.entries().filter(serves).find(fits) {
+                return Some(entry.address);
+            }
+        }
         for _ in 0..TRIES {
             let entry = addresses.select(link == Link::Feeler, now, rng)?;
             let serves = link == Link::Feeler || entry.services & services::BLOCKS != 0;

@@ -273,7 +273,7 @@ fn identity(files: &Files, lasting: bool) -> io::Result<StaticKey> {
         return Ok(StaticKey::from_bytes(bytes));
     }
     let key = StaticKey::generate();
-    files::write(&path, &*key.secret())?;
+    files::write(&path, key.secret().as_slice())?;
     Ok(key)
 }
 

@@ -38,9 +38,8 @@ impl Workers {
         let (headers, header_jobs) = mpsc::channel();
         let (transactions, transaction_jobs) = mpsc::channel();
         let told = completions.clone();
-        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.to_owned()).spawn(work)
-        };
+        let spawn =
+            |name: &str, work: Box<dyn FnOnce() + Send>| std::thread::Builder::new().name(name.to_owned()).spawn(work);
         let threads = vec![
             spawn("p2p-headers", Box::new(move || take_headers(&chain, &header_jobs, &told)))?,
             spawn("p2p-mempool", Box::new(move || take_transactions(&mempool, &transaction_jobs, &completions)))?,

@@ -1,9 +1,9 @@
 //! Other nodes, and waiting for blocks. What is asked of the peer-to-peer network is asked of its brain, in its thread.
 
 use super::stopping;
-use crate::p2p::brain::bans::{BAN_SECONDS, Subnet};
+use crate::chain::{HeaderPoint, TipInfo};
 use crate::p2p::brain::Parts;
-use crate::chain::HeaderPoint;
+use crate::p2p::brain::bans::{BAN_SECONDS, Subnet};
 use crate::p2p::brain::interface::{Action, Desk, Dial, Ending, Link, PeerId};
 use crate::p2p::brain::peer::Peer;
 use crate::p2p::limits::PROTOCOL_VERSION;
@@ -15,12 +15,14 @@ use crate::rpc::convert;
 use crate::rpc::dispatch::{Waiting, answer};
 use crate::rpc::envelope::Outcome;
 use crate::rpc::error::RpcError;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use setara_api::error::ErrorCode;
-use std::future::Future;
+use setara_core::hash::BlockHash;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+
+/// This software's version as Bitcoin Core writes its own: 10,000 a minor version, 100 a patch.
+const VERSION_NUMBER: u32 = 10_000;
 
 fn network(context: &RpcContext) -> Result<&Arc<PeerNetwork>, RpcError> {
     let disabled = || RpcError::new(ErrorCode::P2P_DISABLED, "Peer-to-peer functionality is disabled");
@@ -42,7 +44,7 @@ fn seen(context: &RpcContext) -> Result<Vec<Seen>, RpcError> {
             peer: peer.clone(),
             synced_headers: parts.sync.shown(peer.id).map_or(-1, |point| i64::from(point.height.get())),
             synced_blocks: common(parts, desk, peer.id).map_or(-1, |point| i64::from(point.height.get())),
-            in_flight: parts.download.in_flight_of(peer.id),
+            in_flight: in_flight(parts, desk, peer.id),
             relays: peer.relays_transactions(),
         };
         parts.peers().map(describe).collect()
@@ -54,6 +56,15 @@ fn seen(context: &RpcContext) -> Result<Vec<Seen>, RpcError> {
 fn common(parts: &Parts, desk: &Desk<'_>, peer: PeerId) -> Option<HeaderPoint> {
     let shown = parts.sync.shown(peer)?;
     desk.chain.headers().fork(&shown.hash, &desk.chain.view().tip.hash())
+}
+
+/// Heights of blocks that a peer was asked for.
+fn in_flight(parts: &Parts, desk: &Desk<'_>, peer: PeerId) -> Vec<u32> {
+    let headers = desk.chain.headers();
+    let height = |hash: &BlockHash| headers.get(hash).map(|known| known.state.height.get());
+    let mut heights: Vec<u32> = parts.download.in_flight_of(peer).iter().filter_map(height).collect();
+    heights.sort_unstable();
+    heights
 }
 
 /// Names of service bits, as Bitcoin Core writes such lists.
@@ -160,7 +171,8 @@ pub(super) fn getnetworkinfo(context: &RpcContext, _: &Args) -> Outcome {
                 .ok_or_else(stopping)?,
         ),
     };
-    let (inbound, all, offset, active) = state.as_ref().map_or((0, 0, 0, false), |state| (state.0, state.1, state.2, state.3));
+    let (inbound, all, offset, active) =
+        state.as_ref().map_or((0, 0, 0, false), |state| (state.0, state.1, state.2, state.3));
     let options = state.map(|state| state.4);
     let ours = services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS;
     let proxy = peers.and_then(|network| network.proxy()).map_or_else(String::new, |proxy| proxy.to_string());
@@ -177,14 +189,17 @@ pub(super) fn getnetworkinfo(context: &RpcContext, _: &Args) -> Outcome {
         })
         .collect();
     let external = options.as_ref().map_or_else(Vec::new, |options| options.external.clone());
-    let local: Vec<Value> = external.iter().map(|address| {
-        let text = address.to_string();
-        let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host).to_owned();
-        json!({"address": host, "port": address.port, "score": 1})
-    }).collect();
+    let local: Vec<Value> = external
+        .iter()
+        .map(|address| {
+            let text = address.to_string();
+            let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host).to_owned();
+            json!({"address": host, "port": address.port, "score": 1})
+        })
+        .collect();
     let floor = context.mempool.options();
     answer(&json!({
-        "version": convert::version_number(),
+        "version": VERSION_NUMBER,
         "subversion": options.map_or_else(crate::p2p::agent, |options| options.agent),
         "protocolversion": PROTOCOL_VERSION,
         "localservices": format!("{ours:016x}"),
@@ -256,7 +271,12 @@ pub(super) fn disconnectnode(context: &RpcContext, args: &Args) -> Outcome {
     let which: Box<dyn Fn(&Peer) -> bool + Send> = match (address, id) {
         (Some(address), None) => Box::new(move |peer| peer.address.to_string() == address),
         (None, Some(id)) => Box::new(move |peer| i64::try_from(peer.id.0) == Ok(id)),
-        _ => return Err(RpcError::new(ErrorCode::INVALID_PARAMETER, "Only one of address and nodeid should be provided.")),
+        _ => {
+            return Err(RpcError::new(
+                ErrorCode::INVALID_PARAMETER,
+                "Only one of address and nodeid should be provided.",
+            ));
+        }
     };
     let ended = network(context)?.ask(move |parts, desk| {
         let found: Vec<PeerId> = parts.peers().filter(|peer| which(peer)).map(|peer| peer.id).collect();
@@ -384,7 +404,8 @@ pub(super) fn getnodeaddresses(context: &RpcContext, args: &Args) -> Outcome {
     }
     let known = network(context)?.ask(|parts, desk| parts.known_addresses(desk)).ok_or_else(stopping)?;
     let limit = if count == 0 { usize::MAX } else { count };
-    let wanted = known.iter().filter(|record| only.as_deref().is_none_or(|name| name == network_name(&record.address.host)));
+    let wanted =
+        known.iter().filter(|record| only.as_deref().is_none_or(|name| name == network_name(&record.address.host)));
     let shown = wanted.take(limit).map(|record| {
         let text = record.address.to_string();
         let host = text.rsplit_once(':').map_or(text.as_str(), |(host, _)| host);
@@ -401,55 +422,43 @@ pub(super) fn getnodeaddresses(context: &RpcContext, args: &Args) -> Outcome {
 }
 
 /// Waits for the tip without holding a worker.
-fn wait_for(
-    context: &RpcContext,
-    args: &Args,
-    what: impl Fn(&crate::chain::TipInfo) -> bool + Send + 'static,
-) -> Result<impl Future<Output = ()> + Send + use<>, RpcError> {
+async fn wait_for(context: &RpcContext, args: &Args, what: impl Fn(&TipInfo) -> bool + Send) -> Result<(), RpcError> {
     let millis = args.integer("timeout", 0)?;
     let millis = u64::try_from(millis).map_err(|_| RpcError::parameter("Negative timeout"))?;
-    let mut tips: watch::Receiver<crate::chain::TipInfo> = context.chain.tip_watch();
-    Ok(async move {
-        let wait = async {
-            let _ = tips.wait_for(|tip| what(tip)).await;
-        };
-        if millis == 0 {
-            wait.await;
-        } else {
-            let _ = tokio::time::timeout(Duration::from_millis(millis), wait).await;
-        }
-    })
+    let mut tips = context.chain.tip_watch();
+    // The watch holds the newest value: nothing is missed between looking and waiting.
+    let wait = tips.wait_for(what);
+    if millis == 0 {
+        let _ = wait.await;
+    } else {
+        let _ = tokio::time::timeout(Duration::from_millis(millis), wait).await;
+    }
+    Ok(())
 }
 
 pub(super) fn wait_for_new_block(context: Arc<RpcContext>, args: Args) -> Waiting {
     Box::pin(async move {
         let seen = args.optional_block_hash("current_tip")?.unwrap_or_else(|| context.chain.view().tip.hash());
-        wait_for(&context, &args, move |tip| tip.hash != seen)?.await;
-        Ok(())
+        wait_for(&context, &args, move |tip| tip.hash != seen).await
     })
 }
 
 pub(super) fn wait_for_block(context: Arc<RpcContext>, args: Args) -> Waiting {
     Box::pin(async move {
         let wanted = args.block_hash("blockhash")?;
-        wait_for(&context, &args, move |tip| tip.hash == wanted)?.await;
-        Ok(())
+        wait_for(&context, &args, move |tip| tip.hash == wanted).await
     })
 }
 
 pub(super) fn wait_for_block_height(context: Arc<RpcContext>, args: Args) -> Waiting {
     Box::pin(async move {
         let height = args.integer("height", 0)?;
-        wait_for(&context, &args, move |tip| i64::from(tip.height.get()) >= height)?.await;
-        Ok(())
+        wait_for(&context, &args, move |tip| i64::from(tip.height.get()) >= height).await
     })
 }
 
 /// The tip, once the waiting is over.
 pub(super) fn waited(context: &RpcContext, _: &Args) -> Outcome {
     let tip = context.chain.view().tip.header;
-    let mut shown = Map::new();
-    shown.insert("hash".to_owned(), tip.hash.to_string().into());
-    shown.insert("height".to_owned(), tip.height.get().into());
-    answer(&shown)
+    answer(&json!({"hash": tip.hash, "height": tip.height}))
 }

@@ -105,6 +105,7 @@ impl TestNode {
             templates,
             miner: None,
             mining_address,
+            peers: None,
             disk_bytes: Box::new(|| 0),
             shutdown: shutdown.clone(),
         };
