@@ -77,6 +77,12 @@ fn cs19_a_panic_of_the_writer_is_a_fault() {
     chain.submit(builder.mine(Vec::new())).unwrap();
     let report = chain.submit_many(std::iter::from_fn(|| -> Option<Vec<u8>> { panic!("a source that fails") }));
     assert_eq!(report.result, Err(SubmitError::Stopping));
+    // The caller hears of it while the writer is still on its way out.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while chain.fault().is_none() {
+        assert!(std::time::Instant::now() < deadline, "the fault is never told");
+        std::thread::yield_now();
+    }
     assert!(chain.fault().unwrap().contains("a source that fails"));
     assert_eq!(chain.submit(builder.build(Vec::new())), Err(SubmitError::Stopping));
     assert_eq!(chain.view().tip, builder.state);

@@ -13,6 +13,10 @@ use rand::RngExt;
 use setara_core::block::Header;
 use setara_core::hash::BlockHash;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// Headers whose bodies nobody sends for so long do not keep a node from relaying what it has.
+const WITHHELD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Coming.
 impl Parts {
@@ -310,8 +314,14 @@ impl Parts {
         self.relay.on_tip_changed(desk);
     }
 
+    /// Whether the node is behind, for those who then keep still. Headers alone do not make it so for long: if none of
+    /// their bodies comes, whoever showed them withholds them, and the network goes on without. Once caught up, it stays.
     fn note_syncing(&mut self, desk: &mut Desk<'_>) {
-        let syncing = self.sync.is_syncing(desk);
+        let now = desk.monotonic();
+        let started = *self.started.get_or_insert(now);
+        let waits = now.saturating_sub(self.tip_at.max(started)) < WITHHELD_TIMEOUT;
+        let syncing = !self.caught_up && self.sync.is_syncing(desk) && waits;
+        self.caught_up |= !syncing && !self.peers.is_empty();
         self.relay.set_syncing(syncing);
         self.blocks.set_syncing(syncing);
     }
@@ -330,6 +340,10 @@ impl Parts {
             return;
         }
         tracing::info!(peer = id.0, address = %peer.address, "peer is gone");
+        if peer.blamed && !peer.link.is_inbound() {
+            // Not dialled again at once.
+            self.outbound.failed(&peer.address, desk.now, desk.rng);
+        }
         self.sync.peer_gone(desk, id);
         self.download.peer_gone(desk, id);
         self.blocks.peer_gone(desk, id);
@@ -419,6 +433,7 @@ impl Parts {
         if penalty == Penalty::Discourage && !spared {
             self.bans.discourage(&host);
         }
+        peer.blamed = true;
         if !peer.closing {
             peer.closing = true;
             settled.push(Action::Disconnect(id, Ending::Offence(offence)));

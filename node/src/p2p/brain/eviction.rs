@@ -163,11 +163,12 @@ mod tests {
             let mut honest = candidate(60);
             merit(&mut honest);
             crowd.push(honest.clone());
-            while let Some(evicted) = choose(&crowd) {
+            // As many leave as newcomers could push out one by one while the places stay nearly full.
+            while crowd.len() > 40 {
+                let evicted = choose(&crowd).expect("more than are protected");
                 assert_ne!(evicted, honest.peer, "{name}");
                 crowd.retain(|c| c.peer != evicted);
             }
-            assert!(crowd.contains(&honest), "{name}");
         }
         // Without a merit it is the first to go: the youngest of the crowd.
         let crowd: Vec<Candidate> = (0..61).map(candidate).collect();

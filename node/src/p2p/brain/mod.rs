@@ -174,6 +174,10 @@ pub struct Parts {
     pub blocks: BlockRelay,
     /// When the tip last moved.
     tip_at: Duration,
+    /// When the first event came.
+    started: Option<Duration>,
+    /// Whether the node was ever not behind, with peers.
+    caught_up: bool,
     /// When addresses are saved next.
     next_save: Duration,
     /// When this node's own addresses are told next.
@@ -225,6 +229,8 @@ impl Parts {
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(None),
             tip_at: Duration::ZERO,
+            started: None,
+            caught_up: false,
             next_save: SAVE_INTERVAL,
             next_own: Duration::ZERO,
             next_find: Duration::ZERO,

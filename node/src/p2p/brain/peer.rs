@@ -49,6 +49,8 @@ pub struct Peer {
     pub time_offset: i64,
     /// It was asked for addresses.
     pub asked_addresses: bool,
+    /// It broke a rule.
+    pub blamed: bool,
     /// It was sent the genesis file.
     pub genesis_sent: bool,
 }
@@ -75,6 +77,7 @@ impl Peer {
             last_transaction: None,
             time_offset: 0,
             asked_addresses: false,
+            blamed: false,
             genesis_sent: false,
         }
     }

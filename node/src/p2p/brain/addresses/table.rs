@@ -176,6 +176,37 @@ impl Entry {
     }
 }
 
+/// Buckets of slots, which hold ids; 0 for none. Knows which buckets have any, since it is asked far more often than
+/// changed.
+struct Slots {
+    ids: Vec<u64>,
+    /// Ids in each bucket.
+    filled: Vec<usize>,
+    /// Buckets that have any, ascending.
+    occupied: Vec<usize>,
+}
+
+impl Slots {
+    fn new(buckets: usize) -> Self {
+        Self { ids: vec![0; buckets * BUCKET_SLOTS], filled: vec![0; buckets], occupied: Vec::new() }
+    }
+
+    /// Puts an id, or 0, into a slot; what was there.
+    fn put(&mut self, slot: usize, id: u64) -> u64 {
+        let old = std::mem::replace(&mut self.ids[slot], id);
+        let bucket = slot / BUCKET_SLOTS;
+        let before = self.filled[bucket];
+        let after = before + usize::from(id != 0) - usize::from(old != 0);
+        self.filled[bucket] = after;
+        match (self.occupied.binary_search(&bucket), after) {
+            (Ok(at), 0) => drop(self.occupied.remove(at)),
+            (Err(at), 1..) => self.occupied.insert(at, bucket),
+            _ => {}
+        }
+        old
+    }
+}
+
 /// The tables. Slots hold ids, 0 for none; ids are never reused (CVE-2024-52919 was a 32-bit id that wrapped).
 pub struct Table {
     key: Key,
@@ -183,8 +214,8 @@ pub struct Table {
     ids: BTreeMap<PeerAddress, u64>,
     next_id: u64,
     order: Vec<u64>,
-    new: Vec<u64>,
-    tried: Vec<u64>,
+    new: Slots,
+    tried: Slots,
     /// Waiting for a slot of the tried table.
     collisions: Vec<u64>,
     /// When anything was last reached: failures count only while the network works.
@@ -200,8 +231,8 @@ impl Table {
             ids: BTreeMap::new(),
             next_id: 1,
             order: Vec::new(),
-            new: vec![0; NEW_BUCKETS * BUCKET_SLOTS],
-            tried: vec![0; TRIED_BUCKETS * BUCKET_SLOTS],
+            new: Slots::new(NEW_BUCKETS),
+            tried: Slots::new(TRIED_BUCKETS),
             collisions: Vec::new(),
             last_good: 1,
         }
@@ -268,7 +299,7 @@ impl Table {
 
     /// Empties a slot of the new table; an entry without slots is forgotten.
     fn clear_new(&mut self, slot: usize) {
-        let id = std::mem::take(&mut self.new[slot]);
+        let id = self.new.put(slot, 0);
         let Some(entry) = self.entries.get_mut(&id) else { return };
         entry.references -= 1;
         if entry.references == 0 && !entry.tried {
@@ -316,7 +347,7 @@ impl Table {
 
     fn place_new(&mut self, id: u64, address: &PeerAddress, source: Group, now: u64) -> bool {
         let slot = self.new_slot(address, self.new_bucket(address, source));
-        let holder = self.new[slot];
+        let holder = self.new.ids[slot];
         if holder == id {
             return false;
         }
@@ -327,7 +358,7 @@ impl Table {
             .is_none_or(|other| other.terrible(now) || other.references > 1 && references == 0);
         if free {
             self.clear_new(slot);
-            self.new[slot] = id;
+            self.new.put(slot, id);
             self.entries.get_mut(&id).expect("just added or found").references += 1;
         } else if references == 0 {
             self.remove(id);
@@ -342,7 +373,7 @@ impl Table {
             if buckets.len() == usize::from(entry.references) {
                 break;
             }
-            if self.new[self.new_slot(&entry.address, bucket)] == id {
+            if self.new.ids[self.new_slot(&entry.address, bucket)] == id {
                 buckets.push(bucket);
             }
         }
@@ -360,17 +391,17 @@ impl Table {
         let id = self.insert(entry);
         if tried {
             let slot = self.tried_slot(&address);
-            if self.tried[slot] != 0 {
+            if self.tried.ids[slot] != 0 {
                 return Err("tried slot twice");
             }
-            self.tried[slot] = id;
+            self.tried.put(slot, id);
         }
         for bucket in buckets {
             let slot = self.new_slot(&address, *bucket);
-            if self.new[slot] != 0 {
+            if self.new.ids[slot] != 0 {
                 return Err("new slot twice");
             }
-            self.new[slot] = id;
+            self.new.put(slot, id);
         }
         Ok(())
     }
@@ -385,7 +416,7 @@ impl Table {
             return true;
         }
         let slot = self.tried_slot(address);
-        if self.tried[slot] != 0 {
+        if self.tried.ids[slot] != 0 {
             if self.collisions.len() < COLLISIONS_MAX && !self.collisions.contains(&id) {
                 self.collisions.push(id);
             }
@@ -404,14 +435,14 @@ impl Table {
             self.clear_new(self.new_slot(&entry.address, bucket));
         }
         self.collisions.retain(|waiting| *waiting != id);
-        let old = std::mem::replace(&mut self.tried[slot], id);
+        let old = self.tried.put(slot, id);
         if let Some(entry) = self.entries.get_mut(&old) {
             entry.tried = false;
             let (address, source) = (entry.address, entry.source);
             let new = self.new_slot(&address, self.new_bucket(&address, source));
             // It was good once, whatever stands there was not.
             self.clear_new(new);
-            self.new[new] = old;
+            self.new.put(new, old);
             self.entries.get_mut(&old).expect("found above").references = 1;
         }
     }
@@ -442,7 +473,7 @@ impl Table {
         for id in self.collisions.clone() {
             let Some(entry) = self.entries.get(&id) else { continue };
             let (address, reached) = (entry.address, entry.last_success);
-            let old = self.entries.get(&self.tried[self.tried_slot(&address)]);
+            let old = self.entries.get(&self.tried.ids[self.tried_slot(&address)]);
             let since = |time: u64| now.saturating_sub(time);
             let takes = match old {
                 None => true,
@@ -465,21 +496,22 @@ impl Table {
             return None;
         }
         let waiting = self.entries.get(&self.collisions[rng.random_range(0..self.collisions.len())])?;
-        self.entries.get(&self.tried[self.tried_slot(&waiting.address)]).map(|old| old.address)
+        self.entries.get(&self.tried.ids[self.tried_slot(&waiting.address)]).map(|old| old.address)
     }
 
     /// An address to dial: of both tables with equal chance, then of any bucket that is not empty, then of any slot.
     pub fn select(&self, new_only: bool, now: u64, rng: &mut StdRng) -> Option<Entry> {
-        let (new, tried) = (occupied(&self.new), occupied(&self.tried));
+        let (new, tried) = (&self.new.occupied, &self.tried.occupied);
         let mut factor = CERTAIN;
         for _ in 0..SELECT_ROUNDS {
             let from_tried = !new_only && !tried.is_empty() && (new.is_empty() || rng.random_range(0..2u32) == 0);
-            let (slots, buckets) = if from_tried { (&self.tried, &tried) } else { (&self.new, &new) };
+            let (slots, buckets) = if from_tried { (&self.tried, tried) } else { (&self.new, new) };
             if buckets.is_empty() {
                 return None;
             }
             let first = buckets[rng.random_range(0..buckets.len())] * BUCKET_SLOTS;
-            let filled: Vec<u64> = slots[first..first + BUCKET_SLOTS].iter().copied().filter(|id| *id != 0).collect();
+            let filled: Vec<u64> =
+                slots.ids[first..first + BUCKET_SLOTS].iter().copied().filter(|id| *id != 0).collect();
             let entry = self.entries.get(&filled[rng.random_range(0..filled.len())]).expect("slots name entries");
             let chance = u128::from(entry.chance(now)) * u128::from(factor) / u128::from(CERTAIN);
             if u128::from(rng.random_range(0..CERTAIN)) < chance {
@@ -511,7 +543,7 @@ impl Table {
     /// Slots of the new table that hold addresses for which `counts` is true.
     #[cfg(test)]
     pub(super) fn new_slots(&self, counts: impl Fn(&Entry) -> bool) -> usize {
-        self.new.iter().filter_map(|id| self.entries.get(id)).filter(|entry| counts(entry)).count()
+        self.new.ids.iter().filter_map(|id| self.entries.get(id)).filter(|entry| counts(entry)).count()
     }
 
     /// Slots and entries agree: for tests.
@@ -522,7 +554,7 @@ impl Table {
         for (id, entry) in &self.entries {
             assert_eq!(self.order[entry.place], *id);
             assert_eq!(self.ids[&entry.address], *id);
-            let held = self.tried.iter().filter(|slot| *slot == id).count();
+            let held = self.tried.ids.iter().filter(|slot| *slot == id).count();
             assert_eq!(held, usize::from(entry.tried));
             assert_eq!(entry.tried, entry.references == 0);
             assert!(entry.references <= NEW_REFERENCES_MAX);
@@ -531,9 +563,4 @@ impl Table {
         assert!(self.collisions.len() <= COLLISIONS_MAX);
         assert!(self.collisions.iter().all(|id| !self.entries[id].tried));
     }
-}
-
-fn occupied(slots: &[u64]) -> Vec<usize> {
-    let buckets = slots.chunks_exact(BUCKET_SLOTS).enumerate();
-    buckets.filter(|(_, bucket)| bucket.iter().any(|id| *id != 0)).map(|(index, _)| index).collect()
 }

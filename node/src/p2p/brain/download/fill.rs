@@ -1,5 +1,6 @@
 //! Which body is asked of whom.
 
+use super::peers::Source;
 use super::{Download, Flight};
 use crate::chain::HeaderPoint;
 use crate::p2p::brain::interface::{Desk, PeerId};
@@ -13,6 +14,10 @@ use std::time::Duration;
 const BLOCK_BYTES_MIN: u64 = 64 << 10;
 /// Before the oldest missing body is asked of a second peer, at least.
 const HEDGE_MIN: Duration = Duration::from_millis(500);
+/// Branches besides the best that are looked at.
+const OTHER_BRANCHES_MAX: usize = 4;
+/// Bodies of such a branch that are asked for at once.
+const OTHER_BLOCKS_MAX: usize = 64;
 /// Peers asked for the oldest missing body at once.
 const HEDGE_PEERS_MAX: usize = 3;
 
@@ -21,6 +26,8 @@ const HEDGE_PEERS_MAX: usize = 3;
 pub(super) struct Window {
     target: Option<BlockHash>,
     missing: Vec<HeaderPoint>,
+    /// The same of branches that peers show besides the best.
+    others: Vec<Vec<HeaderPoint>>,
     size: u64,
 }
 
@@ -46,17 +53,35 @@ impl Download {
             return;
         }
         self.look(desk);
-        let mut room = self.room(desk);
-        if room.is_empty() {
-            return;
-        }
         let now = desk.monotonic();
         let budget = DOWNLOAD_WINDOW_BYTES.saturating_sub(self.held_bytes + self.submitted_bytes);
         let mut requests = (budget / self.window.block_bytes()).saturating_sub(self.flights.len() as u64);
         let mut asked: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
-        for (place, point) in self.window.missing.iter().enumerate() {
+        // Other branches besides the best: whoever shows headers and withholds their bodies must not keep the node from
+        // what others have.
+        let branches: Vec<Vec<HeaderPoint>> =
+            std::iter::once(&self.window.missing).chain(&self.window.others).cloned().collect();
+        for missing in branches {
+            let room = self.room(desk, &missing);
+            self.ask_for(&missing, room, now, &mut requests, &mut asked);
+        }
+        for (peer, hashes) in asked {
+            desk.send(peer, Message::GetBlocks(hashes));
+        }
+    }
+
+    /// Asks for bodies of one branch.
+    fn ask_for(
+        &mut self,
+        missing: &[HeaderPoint],
+        mut room: BTreeMap<PeerId, (u32, usize)>,
+        now: Duration,
+        requests: &mut u64,
+        asked: &mut BTreeMap<PeerId, Vec<BlockHash>>,
+    ) {
+        for (place, point) in missing.iter().enumerate() {
             let lowest = place == 0;
-            if room.is_empty() || requests == 0 && !lowest {
+            if room.is_empty() || *requests == 0 && !lowest {
                 break;
             }
             let key = (point.height.get(), point.hash);
@@ -83,16 +108,13 @@ impl Download {
             let Some(peer) = chosen.map(|(peer, _)| *peer) else { continue };
             self.flights.insert((point.hash, peer), Flight { asked: now });
             asked.entry(peer).or_default().push(point.hash);
-            requests = requests.saturating_sub(1);
+            *requests = requests.saturating_sub(1);
             if let Some((_, left)) = room.get_mut(&peer) {
                 *left -= 1;
                 if *left == 0 {
                     room.remove(&peer);
                 }
             }
-        }
-        for (peer, hashes) in asked {
-            desk.send(peer, Message::GetBlocks(hashes));
         }
     }
 
@@ -108,17 +130,31 @@ impl Download {
             let max = DOWNLOAD_WINDOW_BLOCKS as usize;
             self.window.missing = tree.missing_bodies(&best, DOWNLOAD_WINDOW_BLOCKS, max);
             self.window.target = Some(best);
+            self.window.others = self.other_branches(desk, &best);
         }
     }
 
+    /// What is missing of other branches that peers show with more work than the tip has, most work first.
+    fn other_branches(&self, desk: &Desk<'_>, best: &BlockHash) -> Vec<Vec<HeaderPoint>> {
+        let (tree, tip) = (desk.chain.headers(), desk.chain.view().tip.header.work);
+        let off_best = |point: &HeaderPoint| tree.fork(&point.hash, best).is_some_and(|fork| fork.hash != point.hash);
+        let mut tops: Vec<HeaderPoint> = self.peers.values().filter_map(Source::best).collect();
+        tops.retain(|point| point.work > tip && off_best(point));
+        tops.sort_by_key(|point| (std::cmp::Reverse(point.work), point.hash));
+        tops.dedup_by_key(|point| point.hash);
+        tops.truncate(OTHER_BRANCHES_MAX);
+        let missing = |top: &HeaderPoint| tree.missing_bodies(&top.hash, DOWNLOAD_WINDOW_BLOCKS, OTHER_BLOCKS_MAX);
+        tops.iter().map(missing).filter(|missing| !missing.is_empty()).collect()
+    }
+
     /// Peers with room: up to which height they have the best branch, and how much more they may be asked for.
-    fn room(&self, desk: &Desk<'_>) -> BTreeMap<PeerId, (u32, usize)> {
+    fn room(&self, desk: &Desk<'_>, missing: &[HeaderPoint]) -> BTreeMap<PeerId, (u32, usize)> {
         let mut busy: BTreeMap<PeerId, usize> = BTreeMap::new();
         for (_, peer) in self.flights.keys() {
             *busy.entry(*peer).or_default() += 1;
         }
         let mut room = BTreeMap::new();
-        let Some(top) = self.window.missing.last() else { return room };
+        let Some(top) = missing.last() else { return room };
         for (peer, source) in &self.peers {
             let left = source.requests_max().saturating_sub(busy.get(peer).copied().unwrap_or(0));
             let Some(best) = source.best().filter(|_| left > 0) else { continue };
@@ -160,6 +196,7 @@ impl Download {
         });
         let budget = DOWNLOAD_WINDOW_BYTES.saturating_sub(self.held_bytes + self.submitted_bytes);
         let spent = self.flights.len() as u64 >= budget / self.window.block_bytes();
-        ((full || spent) && !self.held.is_empty() && !self.room(desk).is_empty()).then_some(oldest.hash)
+        ((full || spent) && !self.held.is_empty() && !self.room(desk, &self.window.missing).is_empty())
+            .then_some(oldest.hash)
     }
 }
