@@ -110,7 +110,7 @@ impl ChainCore {
     }
 
     /// The verdict stays; the body does not.
-    pub(super) fn reject_for_good(&mut self, id: NodeId, error: RuleError) {
+    fn reject_for_good(&mut self, id: NodeId, error: RuleError) {
         self.mark_failed(id, error);
         self.tree.drop_body(id);
         self.pending.drop_body(self.tree.node(id).hash());
