@@ -3,7 +3,7 @@
 use super::error::RpcError;
 use crate::chain::ChainHandle;
 use crate::clock::{Clock, OffsetClock};
-use crate::index::{IndexError, IndexView, Indexes};
+use crate::index::{IndexError, IndexStatus, IndexView, Indexes};
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use setara_api::error::ErrorCode;
@@ -14,7 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a question waits for an index that is behind: at the tip it is a block or two, for moments.
+/// How long a question waits for an index that is a few blocks behind: at the tip it is one or two, for moments.
 const INDEX_WAIT: Duration = Duration::from_secs(5);
 
 /// Everything a method may reach.
@@ -53,7 +53,9 @@ impl RpcContext {
 
     /// What the operator should know.
     pub fn warnings(&self) -> Vec<String> {
-        self.chain.fault().into_iter().collect()
+        let stopped = |status: IndexStatus| Some(format!("{} has stopped: {}", status.name, status.fault?));
+        let indexes = self.indexes.iter().flat_map(|indexes| indexes.statuses()).filter_map(stopped);
+        self.chain.fault().into_iter().chain(indexes).collect()
     }
 
     /// The chain and its indexes at one moment; waits a little for indexes that are catching up.
