@@ -41,6 +41,8 @@ pub struct RpcContext {
     pub mining_address: Option<Address>,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// What was found at the start and the operator should know.
+    pub notices: Vec<String>,
     /// Cancelled when the node is to stop.
     pub shutdown: CancellationToken,
 }
@@ -55,7 +57,7 @@ impl RpcContext {
     pub fn warnings(&self) -> Vec<String> {
         let stopped = |status: IndexStatus| Some(format!("{} has stopped: {}", status.name, status.fault?));
         let indexes = self.indexes.iter().flat_map(|indexes| indexes.statuses()).filter_map(stopped);
-        self.chain.fault().into_iter().chain(indexes).collect()
+        self.chain.fault().into_iter().chain(indexes).chain(self.notices.iter().cloned()).collect()
     }
 
     /// The chain and its indexes at one moment; waits a little for indexes that are catching up.
