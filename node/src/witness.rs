@@ -79,18 +79,20 @@ impl WitnessFile {
     }
 }
 
-/// What the operator is to know when the stored chain is not what it was: it is lower, and does not know the block that
-/// was its tip. (A lower branch with more work, or one that the operator chose, is no loss.)
+/// What the operator is to know when the stored chain is lower than it was. A chain that still knows its old tip may have
+/// been shortened on purpose (`invalidateblock`), or by a lower branch with more work.
 pub fn loss(witness: &Witness, view: &View) -> Option<String> {
     let height = view.tip.height();
+    if height >= witness.height {
+        return None;
+    }
     let is_known = view.header(&witness.hash).is_ok_and(|row| row.is_some());
-    (height < witness.height && !is_known).then(|| {
-        format!(
-            "the database has lost blocks: it ends at height {height}, but this node's tip was {} at height {}. The \
-             missing blocks are fetched or must be loaded again; check the disk, and whether an old copy was restored",
-            witness.hash, witness.height
-        )
-    })
+    let verdict = if is_known { "may have lost blocks, unless one was invalidated" } else { "has lost blocks" };
+    Some(format!(
+        "the database {verdict}: it ends at height {height}, but this node's tip was {} at height {}. What is missing has \
+         to come again; check the disk, and whether an old copy was restored",
+        witness.hash, witness.height
+    ))
 }
 
 fn text(witness: &Witness) -> String {

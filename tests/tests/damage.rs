@@ -104,7 +104,7 @@ fn witnessed_height(setup: &Setup) -> Option<usize> {
 }
 
 fn assert_says_blocks_are_lost(node: &NodeProcess, what: &str) {
-    let lost = "the database has lost blocks";
+    let lost = "lost blocks";
     assert!(node.wait_for_log(lost), "{what}: lost blocks are not in the log");
     let warnings = node.call("getblockchaininfo", json!([]))["warnings"].to_string();
     assert!(warnings.contains(lost), "{what}: {warnings}");
