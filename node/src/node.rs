@@ -282,8 +282,9 @@ impl Parts {
         let mempool_thread = keep_mempool(mempool.clone(), directory.mempool(), mempool_loaded.clone(), stop.clone())
             .map_err(system("starting the mempool"))?;
         let indexes = indexes.map(Arc::new);
-        let witness_thread = keep_witness(WitnessFile::new(directory.witness()), chain.clone(), stop.clone())
-            .map_err(system("starting threads"))?;
+        let witness_thread =
+            keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
+                .map_err(system("starting threads"))?;
         Ok(Self { mempool, mempool_loaded, mempool_thread, witness_thread, indexes, templates, miner })
     }
 
@@ -367,10 +368,15 @@ fn keep_mempool(
 }
 
 /// The thread that writes the tip down.
-fn keep_witness(file: WitnessFile, chain: ChainHandle, stop: Stop) -> io::Result<JoinHandle<()>> {
+fn keep_witness(
+    file: WitnessFile,
+    chain: ChainHandle,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+) -> io::Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("witness".to_owned())
-        .spawn(move || file.follow(&chain, &|| stop.requested.is_cancelled()))
+        .spawn(move || file.follow(&chain, &*clock, &|| stop.requested.is_cancelled()))
 }
 
 /// Bytes of the files in a folder that has no folders in it.

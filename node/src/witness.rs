@@ -5,12 +5,13 @@
 //! refused. A witness that cannot be read is as good as none.
 
 use crate::chain::{ChainHandle, View};
+use crate::clock::Clock;
 use crate::datadir::write_atomically;
 use setara_core::hash::{BlockHash, sha256};
 use setara_core::height::Height;
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Least time between two writes while the node runs.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -64,15 +65,15 @@ impl WitnessFile {
     }
 
     /// Keeps it up to date until `stopping`.
-    pub fn follow(&self, chain: &ChainHandle, stopping: &dyn Fn() -> bool) {
+    pub fn follow(&self, chain: &ChainHandle, clock: &dyn Clock, stopping: &dyn Fn() -> bool) {
         let mut written = chain.view().tip.hash();
-        let mut at = Instant::now();
+        let mut at = clock.monotonic();
         while !stopping() {
             let view = chain.view();
-            if view.tip.hash() != written && at.elapsed() >= INTERVAL {
+            if view.tip.hash() != written && clock.monotonic().saturating_sub(at) >= INTERVAL {
                 self.write(&view);
                 written = view.tip.hash();
-                at = Instant::now();
+                at = clock.monotonic();
             }
             chain.wait_past(view.info().sequence, WAIT);
         }

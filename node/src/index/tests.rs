@@ -11,6 +11,7 @@ use setara_core::hash::TxId;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// What the index must say, from the blocks alone.
 #[derive(Debug, Default, PartialEq)]
@@ -205,7 +206,7 @@ fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = std::time::Instant::now() + DEADLINE;
     while !condition() {
         assert!(std::time::Instant::now() < end, "{what}");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(POLL);
     }
 }
 
