@@ -29,7 +29,8 @@ impl PublicKey {
     }
 
     /// Whether this is one of the points of order 1, 2, 4 or 8, in any encoding: a key for which anyone can make
-    /// signatures. Consensus does not care; wallets refuse such keys.
+    /// signatures. Consensus does not care. A program that takes keys from others, to share a policy with them, should
+    /// refuse such a key; the wallet here takes none: it makes all its keys from its own words.
     pub fn is_small_order(&self) -> bool {
         ed25519_dalek::VerifyingKey::from_bytes(&self.0).is_ok_and(|key| key.is_weak())
     }

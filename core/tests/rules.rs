@@ -360,7 +360,25 @@ const BODY: &[Corrupt] = &[
         locked(case, SpendPolicy::AfterTime(median_time_past + 1), Timelock::AfterTime(median_time_past + 1))
     },
     // CS16: a coin of the same block has age 0.
-    |case| locked(case, SpendPolicy::Older(1), Timelock::Older(1)),
+    |case| {
+        locked(case, SpendPolicy::Older(1), Timelock::Older(1));
+        RuleError::YoungInBlockCoin { outpoint: case.tx(1).inputs[0].outpoint, blocks: 1 }
+    },
+    |case| {
+        // An earlier block's coin, one block short of its age.
+        let policy = SpendPolicy::Threshold { n: 2, of: vec![SpendPolicy::Older(2), key_policy(1)] };
+        let output = Output { amount: amount(1_000), address: policy.address() };
+        let mut fund = spend(&[case.chain.reward(3)], vec![output], vec![key_policy(0)]);
+        sign(&case.chain.network, &mut fund, &[key(0)]);
+        let outpoint = OutPoint::new(fund.txid(), 0);
+        let funding = case.chain.block(vec![fund]);
+        case.chain.accept(&funding).unwrap();
+        let mut late = spend(&[(outpoint, case.chain.coins[&outpoint])], vec![output], vec![policy]);
+        sign(&case.chain.network, &mut late, &[key(1)]);
+        case.block = case.chain.block(vec![late]);
+        let median_time_past = case.chain.state.header.median_time_past();
+        RuleError::Locked { input: 0, lock: Timelock::Older(2), height: case.height(), median_time_past }
+    },
 ];
 
 /// Replaces the in-block coin's lock by `policy` and key 1, both required.
@@ -484,12 +502,14 @@ fn early_headers_are_transient() {
 /// Only a fault of the block alone condemns it; a body that is not the header's never does.
 #[test]
 fn classes_follow_the_design() {
-    let mut seen = std::collections::BTreeMap::new();
+    let mut not_invalid = std::collections::BTreeMap::new();
     for corrupt in BODY.iter().chain(HEADER) {
         let error = corrupt(&mut Case::valid());
-        seen.insert(error.code(), error.class());
+        if error.class() != Class::Invalid {
+            not_invalid.insert(error.code(), error.class());
+        }
     }
-    let not_invalid: Vec<_> = seen.iter().filter(|(_, class)| **class != Class::Invalid).collect();
+    let not_invalid: Vec<_> = not_invalid.iter().collect();
     let expected = [
         (&"bad-coins-root", &Class::SuspectCoins),
         (&"bad-txnmrklroot", &Class::Mutated),
@@ -497,9 +517,23 @@ fn classes_follow_the_design() {
         (&"bad-txns-input-amount", &Class::SuspectCoins),
         (&"bad-txns-input-policy", &Class::SuspectCoins),
         (&"bad-txns-inputs-missingorspent", &Class::SuspectCoins),
+        (&"bad-txns-premature-spend-of-coinbase", &Class::SuspectCoins),
+        // Only a lock on the age of an earlier block's coin: heights, times and in-block coins are the block's own.
+        (&"policy-locked", &Class::SuspectCoins),
         (&"prev-blk-not-found", &Class::MissingParent),
     ];
     assert_eq!(not_invalid, expected);
+    let mut locks = Vec::new();
+    for corrupt in BODY {
+        let error = corrupt(&mut Case::valid());
+        match &error {
+            RuleError::Locked { lock, .. } => locks.push((format!("{lock:?}"), error.class() == Class::SuspectCoins)),
+            RuleError::YoungInBlockCoin { .. } => assert_eq!(error.class(), Class::Invalid),
+            _ => {}
+        }
+    }
+    assert!(locks.iter().all(|(lock, suspect)| lock.starts_with("Older") == *suspect), "{locks:?}");
+    assert_eq!(locks.len(), 3);
 }
 
 /// SM6: a proposal meets every rule but work, and can never be connected.

@@ -86,6 +86,7 @@ fn node(runtime: &Runtime, network: &Arc<Network>) -> Node {
         mining_address: None,
         peers: None,
         disk_bytes: Box::new(|| 0),
+        notices: Vec::new(),
         shutdown,
     });
     let cookie = std::fs::read(cookie).expect("a cookie");

@@ -6,6 +6,7 @@
 //!                 /.cookie        RPC credentials of this run
 //!                 /endpoints.json {pid, rpc, p2p} of this run, once bound
 //!                 /db/            RocksDB
+//!                 /tip            the tip as it was: a witness against a database that has lost blocks
 //!                 /mempool.dat    transactions that waited when the node stopped
 //!                 /setara.log     the log
 //! ```
@@ -116,6 +117,11 @@ impl DataDir {
     /// The database's folder.
     pub fn database(&self) -> PathBuf {
         self.path.join("db")
+    }
+
+    /// The tip as it was.
+    pub fn witness(&self) -> PathBuf {
+        self.path.join("tip")
     }
 
     /// The mempool between runs.

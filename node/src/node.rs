@@ -7,7 +7,8 @@
 //!  3 endpoints.json                                   -                             3 removed
 //!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
-//!  6 indexes                                          "txindex", "addressindex"     6
+//!  6 indexes; the tip's witness                       "txindex", "addressindex",    6
+//!                                                     "witness"
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
 //!  8 peers: binds, dials                              "p2p", runtime                5 second
 //!  9 RPC answers                                      runtime                       2
@@ -28,8 +29,11 @@ use crate::p2p::brain::BrainOptions;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
-use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError};
+use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
+use crate::witness::{self, Witness, WitnessFile};
 use crate::{p2p, signals, telemetry};
+use setara_core::hash::BlockHash;
+use setara_core::height::Height;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -64,6 +68,22 @@ pub enum NodeError {
     /// The database cannot be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// There is no database where there was one.
+    #[error(
+        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. Restore it from a \
+         backup; or, to start over, remove {}",
+        database.display(), witness.display()
+    )]
+    DatabaseLost {
+        /// Of the tip that was.
+        height: Height,
+        /// Of the tip that was.
+        hash: BlockHash,
+        /// The database's folder.
+        database: PathBuf,
+        /// The file that tells.
+        witness: PathBuf,
+    },
     /// The stored chain cannot be used.
     #[error(transparent)]
     Chain(#[from] ChainFault),
@@ -153,6 +173,9 @@ fn serve(
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
     let store: Arc<dyn Store> =
         Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?);
+    let file = WitnessFile::new(directory.witness());
+    let witness = file.read();
+    refuse_lost(&*store, config, directory, witness.as_ref())?;
 
     server.loading("Loading the chain…");
     let known = Arc::new(KnownSignatures::default());
@@ -168,6 +191,10 @@ fn serve(
     let chain = ChainHandle::start(store.clone(), verifier, options, clock.used.clone())?;
     let tip = chain.view().info();
     tracing::info!(height = %tip.height, hash = %tip.hash, "the chain is loaded");
+    let notices: Vec<String> = witness.and_then(|witness| witness::loss(&witness, &chain.view())).into_iter().collect();
+    for notice in &notices {
+        tracing::error!("{notice}");
+    }
 
     let parts = Parts::start(config, directory, clock, &store, &chain, known, runtime, stop);
     let result = parts.and_then(|parts| {
@@ -180,14 +207,37 @@ fn serve(
             Some(address) => tracing::info!(%address, "listening for peers"),
             None => tracing::info!("not listening for peers"),
         }
-        server.ready(parts.context(config, directory, clock, &chain, stop));
+        server.ready(parts.context(config, directory, clock, &chain, notices, stop));
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
         parts.stop(directory, stop);
         fault.map_or(Ok(()), |fault| Err(NodeError::Fault(fault)))
     });
     chain.stop();
+    if result.is_ok() && !stop.hurried.is_cancelled() {
+        // The log may be lost from here on. If this fails it is still there, and the next start reads it.
+        if let Err(error) = store.settle() {
+            tracing::warn!(%error, "the database's log is not emptied");
+        }
+    }
+    file.write(&chain.view());
     result
+}
+
+/// An empty database where there was a chain is not begun anew in silence.
+fn refuse_lost(
+    store: &dyn Store,
+    config: &Config,
+    directory: &DataDir,
+    witness: Option<&Witness>,
+) -> Result<(), NodeError> {
+    let name = directory.path().display().to_string();
+    let Some(witness) = witness.filter(|witness| witness.height > Height::GENESIS) else { return Ok(()) };
+    if schema::check_identity(store, &config.network.genesis_hash(), &name)? {
+        return Ok(());
+    }
+    let (height, hash) = (witness.height, witness.hash);
+    Err(NodeError::DatabaseLost { height, hash, database: directory.database(), witness: directory.witness() })
 }
 
 /// Until the node is to stop; the fault, if that is why.
@@ -207,6 +257,7 @@ struct Parts {
     mempool: Arc<Mempool>,
     mempool_loaded: Arc<AtomicBool>,
     mempool_thread: JoinHandle<()>,
+    witness_thread: JoinHandle<()>,
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
@@ -237,6 +288,15 @@ impl Parts {
         let mempool = Arc::new(mempool);
         let templates = Templates::new(network.clone(), chain.clone(), mempool.clone(), clock.used.clone());
         let templates = Arc::new(templates);
+        // First of all that runs: an address that is taken stops the start before anything has begun.
+        let peers = Arc::new(PeerNetwork::start(
+            peer_options(config, directory),
+            chain.clone(),
+            mempool.clone(),
+            clock.used.clone(),
+            runtime.handle(),
+            stop.requested.clone(),
+        )?);
         let indexes = match config.index {
             true => Some(Indexes::start(store.clone(), chain.clone()).map_err(system("starting the indexes"))?),
             false => None,
@@ -250,30 +310,10 @@ impl Parts {
         let mempool_thread = keep_mempool(mempool.clone(), directory.mempool(), mempool_loaded.clone(), stop.clone())
             .map_err(system("starting the mempool"))?;
         let indexes = indexes.map(Arc::new);
-        let peers = PeerNetwork::start(
-            peer_options(config, directory),
-            chain.clone(),
-            mempool.clone(),
-            clock.used.clone(),
-            runtime.handle(),
-            stop.requested.clone(),
-        );
-        let peers = match peers {
-            Ok(peers) => Arc::new(peers),
-            Err(error) => {
-                // What runs already must not outlive this.
-                stop.requested.cancel();
-                let _ = mempool_thread.join();
-                if let Some(miner) = &miner {
-                    miner.stop();
-                }
-                if let Some(indexes) = &indexes {
-                    indexes.stop();
-                }
-                return Err(error.into());
-            }
-        };
-        Ok(Self { mempool, mempool_loaded, mempool_thread, indexes, templates, miner, peers })
+        let witness_thread =
+            keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
+                .map_err(system("starting threads"))?;
+        Ok(Self { mempool, mempool_loaded, mempool_thread, witness_thread, indexes, templates, miner, peers })
     }
 
     fn context(
@@ -282,6 +322,7 @@ impl Parts {
         directory: &DataDir,
         clock: &Clocks,
         chain: &ChainHandle,
+        notices: Vec<String>,
         stop: &Stop,
     ) -> RpcContext {
         let database = directory.database();
@@ -298,6 +339,7 @@ impl Parts {
             mining_address: config.mining.address,
             peers: Some(self.peers.clone()),
             disk_bytes: Box::new(move || folder_bytes(&database)),
+            notices,
             shutdown: stop.requested.clone(),
         }
     }
@@ -311,6 +353,9 @@ impl Parts {
         self.peers.stop();
         if self.mempool_thread.join().is_err() {
             tracing::error!("the mempool's thread panicked");
+        }
+        if self.witness_thread.join().is_err() {
+            tracing::error!("the thread that writes the tip down panicked");
         }
         let loaded = self.mempool_loaded.load(Ordering::SeqCst);
         // A file that was not read to its end still holds more than memory does.
@@ -376,6 +421,18 @@ fn keep_mempool(
         }
         mempool.follow(&stopping);
     })
+}
+
+/// The thread that writes the tip down.
+fn keep_witness(
+    file: WitnessFile,
+    chain: ChainHandle,
+    clock: Arc<dyn Clock>,
+    stop: Stop,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("witness".to_owned())
+        .spawn(move || file.follow(&chain, &*clock, &|| stop.requested.is_cancelled()))
 }
 
 /// Bytes of the files in a folder that has no folders in it.

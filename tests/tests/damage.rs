@@ -2,9 +2,10 @@
 //! its start, middle and end. The node comes back to a chain that it had or refuses and says why; what it serves is never
 //! anything else.
 
+use serde_json::json;
 use setara_core::network::Network;
 use setara_tests::crash::{Random, World};
-use setara_tests::process::Setup;
+use setara_tests::process::{NodeProcess, Setup};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -96,6 +97,67 @@ fn template(directory: &Path) -> (World, usize) {
     (world, height)
 }
 
+/// The height of the tip that the node has written down.
+fn witnessed_height(setup: &Setup) -> Option<usize> {
+    let text = fs::read_to_string(setup.network_dir().join("tip")).ok()?;
+    text.split(' ').next()?.parse().ok()
+}
+
+fn assert_says_blocks_are_lost(node: &NodeProcess, what: &str) {
+    let lost = "lost blocks";
+    assert!(node.wait_for_log(lost), "{what}: lost blocks are not in the log");
+    let warnings = node.call("getblockchaininfo", json!([]))["warnings"].to_string();
+    assert!(warnings.contains(lost), "{what}: {warnings}");
+}
+
+/// A database that goes back to an older copy is noticed; one that is gone is not begun anew; and what a clean stop
+/// leaves needs no log.
+#[test]
+fn lost_blocks_are_noticed() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (mut world, mut node) = World::new(Network::dev(), Setup::dev(directory.path()), 12);
+    world.generate(&node, 5).expect("nobody kills it");
+    node.terminate();
+    let database = world.setup().network_dir().join("db");
+    let older = directory.path().join("older");
+    copy(&database, &older);
+    node = world.setup().start();
+    world.generate(&node, 5).expect("nobody kills it");
+    let height = world.remember(&node);
+    node.terminate();
+    assert_eq!(witnessed_height(world.setup()), Some(height));
+
+    // The log, whole or not, has nothing that the tables lack.
+    let logs = files_below(&database).into_iter().filter(|file| file.extension().is_some_and(|found| found == "log"));
+    for log in logs {
+        fs::write(log, "").expect("a log can be emptied");
+    }
+    node = world.setup().start();
+    assert_eq!(world.verify_earlier(&node, "without its log").expect("it answers"), height);
+    let warnings = &node.call("getblockchaininfo", json!([]))["warnings"];
+    assert_eq!(warnings, &json!([]));
+    node.terminate();
+
+    fs::remove_dir_all(&database).expect("a directory can be removed");
+    let (status, log) = world.setup().refused();
+    assert!(!status.success() && log.contains("the database was lost"), "{log}");
+    assert!(log.contains(&format!("at height {height}")) && log.contains("remove "), "{log}");
+
+    fs::remove_dir_all(&database).expect("a directory can be removed");
+    copy(&older, &database);
+    node = world.setup().start();
+    assert_eq!(world.verify_earlier(&node, "an older copy").expect("it answers"), height - 5);
+    assert_says_blocks_are_lost(&node, "an older copy");
+    node.terminate();
+
+    // As the error says.
+    fs::remove_dir_all(&database).expect("a directory can be removed");
+    fs::remove_file(world.setup().network_dir().join("tip")).expect("a file can be removed");
+    node = world.setup().start();
+    assert_eq!(node.call("getblockcount", json!([])), json!(0));
+    node.terminate();
+}
+
 fn damage_and_check((world, height): &(World, usize), original: &Path, file: &Path, damage: Damage) -> Option<String> {
     let name = file.strip_prefix(original).expect("below").to_path_buf();
     let what = format!("{} {damage:?}", name.display());
@@ -104,7 +166,11 @@ fn damage_and_check((world, height): &(World, usize), original: &Path, file: &Pa
     if !damage.apply(&directory.path().join(&name)) {
         return None;
     }
-    let mut node = Setup::dev(directory.path()).with(["--db-cache", "16"]).spawn();
+    let setup = Setup::dev(directory.path()).with(["--db-cache", "16"]);
+    // Damaged itself, it testifies to nothing.
+    let is_witness = name.file_name().is_some_and(|name| name == "tip");
+    let witness = if is_witness { None } else { witnessed_height(&setup) };
+    let mut node = setup.spawn();
     let outcome = match node.wait_ready() {
         Err(status) => {
             assert!(!status.success(), "{what}: a node that cannot start must say so");
@@ -113,6 +179,10 @@ fn damage_and_check((world, height): &(World, usize), original: &Path, file: &Pa
         Ok(()) => world.verify_earlier(&node, &what).ok(),
     };
     if let Some(found) = outcome {
+        // Fewer blocks than were once written down are not passed over in silence.
+        if witness.is_some_and(|witnessed| found < witnessed) {
+            assert_says_blocks_are_lost(&node, &what);
+        }
         return Some(format!("{what}: height {found} of {height}"));
     }
     let log = node.log();

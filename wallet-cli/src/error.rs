@@ -120,9 +120,11 @@ pub enum WalletError {
     /// The node refused a transaction: it was not sent.
     #[error("the node refused the transaction, nothing was sent; it says: {0}")]
     Rejected(String),
-    /// Whether the node took the transaction is unknown.
+    /// Whether the transaction reached the network is unknown.
     #[error(
-        "{reason}. The payment is kept as {id}: `history` shows whether it arrived, and it is sent again by itself"
+        "{reason}. The payment is kept as {id}: its coins stay reserved, every later command sends it again, and \
+         `history` shows whether it arrived. Another payment in its place could pay twice; to give this one up, see \
+         docs/wallet.md"
     )]
     Unsent {
         /// What went wrong.

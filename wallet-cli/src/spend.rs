@@ -134,8 +134,8 @@ pub fn fee_rate(node: &Node, fee: Fee) -> Result<FeeRate, WalletError> {
     Ok(FeeRate(rate))
 }
 
-/// First height of a block that may hold a payment made now. A miner who would rather rewrite the tip for its fees
-/// than build on it ("fee sniping") cannot take this payment along.
+/// First height of a block that may hold a payment made now: mostly that of the block after the tip. A miner who would
+/// rather rewrite the tip for its fees than build on it ("fee sniping") cannot take this payment along.
 pub fn valid_from(tip_height: u32, tip_age: u64, entropy: &mut impl Entropy) -> Result<u32, WalletError> {
     if tip_age > TIP_STALE_SECONDS {
         return Ok(0);
@@ -144,7 +144,7 @@ pub fn valid_from(tip_height: u32, tip_age: u64, entropy: &mut impl Entropy) -> 
         0 => random::uniform(entropy, LOOK_BACK_BLOCKS)?,
         _ => 0,
     };
-    Ok(tip_height.saturating_sub(u32::try_from(back).unwrap_or(0)))
+    Ok(tip_height.saturating_add(1).saturating_sub(u32::try_from(back).unwrap_or(0)))
 }
 
 /// Makes and signs the transaction of `plan`. Change, if there is any, goes to `change`.
@@ -251,8 +251,11 @@ fn hint(error: WalletError, view: &View) -> WalletError {
     WalletError::Insufficient { needed: *needed, available: *available, hint }
 }
 
-/// Saves the payment, then hands it to the node. From the first line on, its coins are reserved and it is sent again
-/// by itself until it confirms; only the node's plain refusal undoes that.
+/// Saves the payment, then hands it to the node. Once saved, its coins are reserved and it is sent again by itself until
+/// it confirms or another transaction is proven to have spent its coins.
+///
+/// A node that would not take it is believed before anything is saved. A refusal after that undoes nothing: the node has
+/// the payment by then and may have passed it on, so that another one in its place could pay twice.
 pub fn send(
     wallet: &mut Wallet,
     node: &Node,
@@ -285,11 +288,7 @@ pub fn send(
         Ok(Sent::Taken(got)) if got == txid => return Ok(()),
         Ok(Sent::InChain) => return Ok(()),
         Ok(Sent::Taken(_)) => "the node answered with another transaction's id".to_owned(),
-        Ok(Sent::Refused(reason)) => {
-            wallet.state.payments.retain(|payment| payment.txid != txid);
-            wallet.save()?;
-            return Err(WalletError::Rejected(reason));
-        }
+        Ok(Sent::Refused(reason)) => format!("the node refused the payment after allowing it; it says: {reason}"),
         Err(error) => error.to_string(),
     };
     Err(WalletError::Unsent { reason, id })

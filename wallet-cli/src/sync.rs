@@ -115,7 +115,13 @@ pub fn look(wallet: &mut Wallet, node: &Node) -> Result<View, WalletError> {
     let deadline = Instant::now() + node.patience();
     loop {
         let tip = node.tip(wallet.network())?;
-        match look_at(wallet, node, tip) {
+        // Only the coins come with the tip they belong to. Had it moved before the mempool was read, what the new block
+        // confirmed would be in neither.
+        let looked = look_at(wallet, node, tip).and_then(|view| match node.tip(wallet.network())? == tip {
+            true => Ok(view),
+            false => Err(WalletError::Moving),
+        });
+        match looked {
             Ok(view) => return Ok(view),
             // A contradiction while the tip stays is a lie; while it moves, it is only news.
             Err(error @ (WalletError::Moving | WalletError::Untrusted(_) | WalletError::Node { .. })) => {

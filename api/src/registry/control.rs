@@ -25,6 +25,7 @@ const VALIDATED: Kind = Kind::Object(&[
 const INDEX: Kind = Kind::Object(&[
     Field::new("synced", Kind::Bool, "Whether it has reached the tip."),
     Field::new("best_block_height", Kind::Integer, "How far it has come."),
+    Field::optional("stopped", Kind::Text, "Why it has stopped."),
 ]);
 
 const LOG_CATEGORIES: Kind = Kind::Array(&Kind::Text);

@@ -11,6 +11,7 @@ use crate::hash::{Hash256, TxId};
 use crate::height::Height;
 use crate::lattice::LatticeDelta;
 use crate::network::Network;
+use crate::policy::Timelock;
 use crate::pow::Target;
 use crate::transaction::{Coin, OutPoint, Output};
 
@@ -145,6 +146,9 @@ fn connect_with(
                         match error {
                             RuleError::WrongAmount { .. } | RuleError::WrongPolicy { .. } => {
                                 RuleError::WrongInBlockCoin { outpoint }
+                            }
+                            RuleError::Locked { lock: Timelock::Older(blocks), .. } => {
+                                RuleError::YoungInBlockCoin { outpoint, blocks }
                             }
                             other => other,
                         }

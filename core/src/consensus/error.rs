@@ -260,6 +260,14 @@ pub enum RuleError {
         /// The coin.
         outpoint: OutPoint,
     },
+    /// A coin of this very block below a lock on the coin's age, decided without any stored coin.
+    #[error("{outpoint}, made in this block, is to be {blocks} blocks old")]
+    YoungInBlockCoin {
+        /// The coin.
+        outpoint: OutPoint,
+        /// The age that its policy asks for.
+        blocks: u32,
+    },
     /// A coinbase's coin before it matures.
     #[error("{outpoint} matures at height {matures_at}, the block is at {height}")]
     Immature {
@@ -332,7 +340,7 @@ impl RuleError {
             Self::WrongInBlockCoin { .. } => "bad-txns-in-block-coin",
             Self::Immature { .. } => "bad-txns-premature-spend-of-coinbase",
             Self::NotYetValid { .. } => "bad-txns-nonfinal",
-            Self::Locked { .. } => "policy-locked",
+            Self::Locked { .. } | Self::YoungInBlockCoin { .. } => "policy-locked",
         }
     }
 
@@ -342,9 +350,13 @@ impl RuleError {
             Self::MissingParent { .. } => Class::MissingParent,
             Self::TimeTooNew { .. } => Class::Transient,
             Self::MerkleRoot { .. } | Self::MutatedTree => Class::Mutated,
-            Self::CoinsRoot { .. } | Self::MissingCoin { .. } | Self::WrongAmount { .. } | Self::WrongPolicy { .. } => {
-                Class::SuspectCoins
-            }
+            // A stored coin decides these: its amount, address, height or coinbase flag, or that it is there at all.
+            Self::CoinsRoot { .. }
+            | Self::MissingCoin { .. }
+            | Self::WrongAmount { .. }
+            | Self::WrongPolicy { .. }
+            | Self::Immature { .. }
+            | Self::Locked { lock: Timelock::Older(_), .. } => Class::SuspectCoins,
             Self::BadTarget { .. }
             | Self::TargetAboveLimit { .. }
             | Self::HighHash { .. }
@@ -371,9 +383,9 @@ impl RuleError {
             | Self::SpentTooEarly { .. }
             | Self::NoSuchOutput { .. }
             | Self::WrongInBlockCoin { .. }
-            | Self::Immature { .. }
+            | Self::YoungInBlockCoin { .. }
             | Self::NotYetValid { .. }
-            | Self::Locked { .. } => Class::Invalid,
+            | Self::Locked { lock: Timelock::After(_) | Timelock::AfterTime(_), .. } => Class::Invalid,
         }
     }
 }

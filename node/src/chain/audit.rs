@@ -8,8 +8,10 @@
 //! 2. that lattice less the parent's own changes (worked out anew from its body and undo record) must give the root
 //!    that the parent's coinbase committed to.
 //!
-//! Both hold: the block is invalid, for good. Either fails: this node stops. Verdicts are remembered by parent, in
-//! memory only, so a stream of wrong roots below one parent costs one scan.
+//! Either fails: this node stops. Both hold: what is stored is right, but the block was held against the cache as well.
+//! Its clean entries are dropped and the block is tried once more, on the stored coins; if it fails again it is
+//! invalid, for good. Verdicts are remembered by parent, in memory only, so a stream of wrong roots below one parent
+//! costs one scan.
 
 use super::chain::{ChainCore, Now};
 use super::tree::NodeId;
@@ -35,7 +37,7 @@ const STOP_CHECK_COINS: usize = 4096;
 /// What is being audited, and what waits for it.
 #[derive(Default)]
 pub(super) struct Audits {
-    waiting: BTreeMap<NodeId, (BlockHash, RuleError)>,
+    waiting: BTreeMap<NodeId, RuleError>,
     running: bool,
     task: Option<AuditTask>,
     sound: VecDeque<BlockHash>,
@@ -44,7 +46,7 @@ pub(super) struct Audits {
 impl Audits {
     /// Why a block is set aside, if it is.
     pub fn reason(&self, id: NodeId) -> Option<&RuleError> {
-        self.waiting.get(&id).map(|(_, error)| error)
+        self.waiting.get(&id)
     }
 
     /// Whether this node's coins after `parent` have been audited and are right.
@@ -140,7 +142,7 @@ impl ChainCore {
         tracing::warn!(hash = %self.tree.node(id).hash(), %parent, %error, "block set aside: auditing this node's coins");
         self.tree.set_aside(id);
         if self.audits.waiting.len() < WAITING_MAX {
-            self.audits.waiting.insert(id, (parent, error));
+            self.audits.waiting.insert(id, error);
         }
         if !self.audits.running {
             // Then the snapshot holds exactly the coins after the parent.
@@ -166,8 +168,8 @@ impl ChainCore {
         self.audits.task.take()
     }
 
-    /// Acts on a verdict: the blocks set aside below that parent are invalid, or this node is damaged. All others are
-    /// tried again.
+    /// Acts on a verdict: this node is damaged, or all that was set aside is tried again, on the stored coins. What
+    /// fails again below the audited parent is then invalid for good (`reject` in `reorg.rs`).
     pub fn finish_audit(&mut self, verdict: AuditVerdict, now: Now) -> Result<(), SubmitError> {
         self.usable()?;
         self.audits.running = false;
@@ -177,11 +179,9 @@ impl ChainCore {
             self.audits.sound.pop_front();
         }
         self.audits.sound.push_back(verdict.parent);
-        for (id, (parent, error)) in std::mem::take(&mut self.audits.waiting) {
-            if parent == verdict.parent {
-                self.reject_for_good(id, error);
-            }
-        }
+        // The audit has read the disk; the blocks were judged on the cache, whose memory may be what has failed.
+        self.coins.drop_clean();
+        self.audits.waiting.clear();
         self.tree.release();
         self.reactivate(now)
     }

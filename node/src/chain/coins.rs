@@ -181,6 +181,18 @@ impl CoinCache {
         });
     }
 
+    /// Drops every clean coin: the next look-up reads what is stored.
+    pub fn drop_clean(&mut self) {
+        self.table.retain(|_, entry| entry.dirty);
+    }
+
+    /// What a flipped bit of memory does.
+    #[cfg(test)]
+    pub fn tamper(&mut self, outpoint: &OutPoint, change: impl FnOnce(&mut Coin)) {
+        let coin = self.table.get_mut(outpoint).and_then(|entry| entry.coin.as_mut());
+        change(coin.expect("a test tampers with a coin that is cached"));
+    }
+
     /// Puts every change into `batch`, in key order, and holds them for stored from here on: should the write fail, the
     /// chain stops for good and the cache with it.
     pub fn drain(&mut self, batch: &mut Batch) {

@@ -13,8 +13,9 @@ use setara_core::consensus::{Class, RuleError};
 
 /// Reverting this many blocks is no accident of propagation: the operator should look (exchanges wait for six).
 const ALARM_DEPTH: usize = 6;
-/// A way of up to this many blocks is gone to its end even when the node is to stop: it takes a second or two.
+/// A way of up to this many blocks and bytes is gone to its end even when the node is to stop: a second or two.
 const UNINTERRUPTED_BLOCKS: usize = 64;
+const UNINTERRUPTED_BYTES: u64 = 16 << 20;
 
 struct Plan {
     /// Blocks of the active chain to take back.
@@ -31,6 +32,13 @@ impl ChainCore {
         Plan { revert: revert as usize, apply }
     }
 
+    /// Whether a stop may end this way between two blocks.
+    fn is_long(&self, plan: &Plan) -> bool {
+        let reverted = self.active.iter().rev().take(plan.revert);
+        let bytes = reverted.chain(&plan.apply).map(|id| u64::from(self.tree.node(*id).size)).sum::<u64>();
+        plan.revert + plan.apply.len() > UNINTERRUPTED_BLOCKS || bytes > UNINTERRUPTED_BYTES
+    }
+
     /// Makes the best candidate the tip. Blocks that turn out to be invalid are marked on the way, and the next best
     /// branch is tried.
     pub(super) fn activate(&mut self, now: Now) -> Result<(), ChainFault> {
@@ -39,7 +47,7 @@ impl ChainCore {
             if !self.may_reorganise(&plan) {
                 continue;
             }
-            let long = plan.revert + plan.apply.len() > UNINTERRUPTED_BLOCKS;
+            let long = self.is_long(&plan);
             for _ in 0..plan.revert {
                 if long && self.options.stop.is_cancelled() {
                     return Ok(());
@@ -110,7 +118,7 @@ impl ChainCore {
     }
 
     /// The verdict stays; the body does not.
-    pub(super) fn reject_for_good(&mut self, id: NodeId, error: RuleError) {
+    fn reject_for_good(&mut self, id: NodeId, error: RuleError) {
         self.mark_failed(id, error);
         self.tree.drop_body(id);
         self.pending.drop_body(self.tree.node(id).hash());

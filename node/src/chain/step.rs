@@ -9,8 +9,9 @@ use super::tree::NodeId;
 use super::{ChainFault, StepError};
 use crate::store::schema::{self, flags};
 use rayon::prelude::*;
+use setara_core::block::Block;
 use setara_core::codec;
-use setara_core::consensus::{BlockDelta, Class, apply, connect};
+use setara_core::consensus::{BlockDelta, apply, connect};
 use setara_core::lattice::LatticeDelta;
 use setara_core::transaction::OutPoint;
 
@@ -78,15 +79,13 @@ impl ChainCore {
         let hash = self.tree.node(id).hash();
         let bytes = self.body(&hash)?;
         let damaged = |reason: String| ChainFault::Damaged(format!("the body of block {hash}: {reason}"));
-        let block = codec::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let checked = self.verifier.check(block).map_err(|error| match error.class() {
-            // What is stored was checked when it came: only its bytes can have changed since.
-            Class::Mutated => StepError::Fault(damaged(error.to_string())),
-            _ => StepError::Rule(error),
-        })?;
-        if checked.hash() != hash {
-            return Err(damaged(format!("it is that of {}", checked.hash())).into());
+        let block: Block = codec::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
+        let found = block.hash();
+        if found != hash {
+            return Err(damaged(format!("it is that of {found}")).into());
         }
+        // It was checked when it came: only its bytes can have changed since, and that is no verdict on the block.
+        let checked = self.verifier.check(block).map_err(|error| damaged(error.to_string()))?;
         Ok(Fresh { id, checked, signed: self.tree.node(id).has(flags::SIGNED) })
     }
 
@@ -129,8 +128,7 @@ impl ChainCore {
             None => schema::undo(&*self.store, &hash)?.ok_or_else(|| damaged("there is no undo record"))?,
         };
         let block = self.body(&hash)?;
-        let block: setara_core::block::Block =
-            codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
+        let block: Block = codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
         let parent = self.tree.node(self.tip_id()).header.previous;
         if *delta.header() != self.state.header || delta.parent().hash() != parent {
             return Err(damaged("another branch's undo record is stored as that"));

@@ -11,7 +11,7 @@
 
 use super::IndexView;
 use super::follower::{Rows, Step};
-use crate::store::{Batch, Column, Direction, Reader, StoreError, schema};
+use crate::store::{Batch, Column, Direction, Reader, Row, StoreError, schema};
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::codec::{self, Codec, CodecError, Writer};
@@ -230,7 +230,7 @@ fn entries<'a>(step: &'a Step<'_>) -> impl Iterator<Item = Entry> + 'a {
 impl IndexView {
     /// Sums of an address.
     pub fn address_totals(&self, address: &Address) -> Result<AddressTotals, StoreError> {
-        totals(&**self.view.reader(), address)
+        self.read(NAME, totals(&**self.view.reader(), address))
     }
 
     /// Unspent coins of an address in order of their outpoints, from the first one after `after`.
@@ -242,12 +242,13 @@ impl IndexView {
         let prefix = key(COIN, address, &[]);
         let from = after.map_or_else(|| prefix.clone(), |outpoint| [&coin_key(address, outpoint)[..], &[0]].concat());
         let address = *address;
-        self.rows(from, prefix).map(move |row| {
+        let parse = move |row: Result<Row, StoreError>| {
             let (key, value) = row?;
             let outpoint = schema::coin_outpoint(key.get(PREFIX_BYTES..).unwrap_or_default())?;
             let coin = codec::decode(&value).map_err(|_| damaged(&address))?;
             Ok(AddressCoin { outpoint, coin })
-        })
+        };
+        self.rows(from, prefix).map(move |row| self.read(NAME, parse(row)))
     }
 
     /// Transactions of an address from height `from` to `to`, both included, in the chain's order.
@@ -259,7 +260,7 @@ impl IndexView {
     ) -> impl Iterator<Item = Result<HistoryRow, StoreError>> + '_ {
         let address = *address;
         let rows = self.rows(history_key(&address, from, 0), key(HISTORY, &address, &[]));
-        let rows = rows.map(move |row| {
+        let parse = move |row: Result<Row, StoreError>| {
             let (key, value) = row?;
             let parsed = key.get(PREFIX_BYTES..).and_then(|rest| {
                 let (height, position) = rest.split_first_chunk::<4>()?;
@@ -268,11 +269,12 @@ impl IndexView {
                 Some(HistoryRow { height: Height::new(u32::from_be_bytes(*height)), position, txid })
             });
             parsed.ok_or_else(|| damaged(&address))
-        });
+        };
+        let rows = rows.map(move |row| self.read(NAME, parse(row)));
         rows.take_while(move |row| row.as_ref().map_or(true, |row| row.height <= to))
     }
 
-    fn rows(&self, from: Vec<u8>, prefix: Vec<u8>) -> impl Iterator<Item = Result<crate::store::Row, StoreError>> + '_ {
+    fn rows(&self, from: Vec<u8>, prefix: Vec<u8>) -> impl Iterator<Item = Result<Row, StoreError>> + '_ {
         let rows = self.view.reader().iterate(Column::AddressIndex, &from, Direction::Forward);
         rows.take_while(move |row| row.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix)))
     }

@@ -1,9 +1,12 @@
 //! The thread that keeps one index in step with the chain.
+//!
+//! An index whose own rows turn out to be damaged is deleted and built anew from genesis, online, once in a run: all of
+//! it follows from the chain. Damage a second time, or of the chain itself, stops it.
 
 use super::{addresses, transactions};
 use crate::chain::{ChainHandle, View, failpoint};
 use crate::store::schema::{self, PutRows};
-use crate::store::{Batch, Durability, Store, StoreError};
+use crate::store::{Batch, Column, Direction, Durability, Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 use setara_core::block::Block;
 use setara_core::consensus::BlockDelta;
@@ -23,6 +26,23 @@ const WAIT: Duration = Duration::from_millis(500);
 /// Time between two lines of progress while catching up.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Rows deleted in one batch when an index is emptied.
+const CLEAR_ROWS: usize = 10_000;
+
+/// Why a follower cannot go on.
+enum Trouble {
+    /// What the index itself has stored.
+    Index(StoreError),
+    /// The chain, or the store as a whole.
+    Other(StoreError),
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error)
+    }
+}
+
 /// A block and what connecting it changed.
 pub(super) struct Step<'a> {
     pub hash: BlockHash,
@@ -32,6 +52,8 @@ pub(super) struct Step<'a> {
 
 /// What an index does with a block. Rows only: the cursor and the batch are the follower's.
 pub(super) trait Index: Send + 'static {
+    /// Where its rows are, and nobody else's.
+    const COLUMN: Column;
     /// Adds what `step` brings.
     fn apply(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError>;
     /// Takes back what `step` brought.
@@ -39,6 +61,8 @@ pub(super) trait Index: Send + 'static {
 }
 
 impl Index for transactions::TxIndex {
+    const COLUMN: Column = Column::TxIndex;
+
     fn apply(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError> {
         self.apply_block(rows, step);
         Ok(())
@@ -51,6 +75,8 @@ impl Index for transactions::TxIndex {
 }
 
 impl Index for addresses::AddressIndex {
+    const COLUMN: Column = Column::AddressIndex;
+
     fn apply(&self, rows: &mut Rows<'_>, step: &Step<'_>) -> Result<(), StoreError> {
         self.apply_block(rows, step)
     }
@@ -82,6 +108,10 @@ pub(super) struct Shared {
     moved: Mutex<u64>,
     changed: Condvar,
     fault: Mutex<Option<String>>,
+    /// Damage that a reader has found, for the follower to act on.
+    damage: Mutex<Option<StoreError>>,
+    /// Times it was emptied to be built anew.
+    rebuilds: AtomicU32,
 }
 
 impl Shared {
@@ -93,6 +123,8 @@ impl Shared {
             moved: Mutex::new(0),
             changed: Condvar::new(),
             fault: Mutex::new(None),
+            damage: Mutex::new(None),
+            rebuilds: AtomicU32::new(0),
         }
     }
 
@@ -106,6 +138,18 @@ impl Shared {
 
     pub fn fault(&self) -> Option<String> {
         self.fault.lock().clone()
+    }
+
+    /// Times it was emptied to be built anew.
+    pub fn rebuilds(&self) -> u32 {
+        self.rebuilds.load(Ordering::SeqCst)
+    }
+
+    /// A reader could not read what was written, in rows as of so many rebuilds.
+    pub fn found_damaged(&self, error: &StoreError, rebuilds: u32) {
+        if matches!(error, StoreError::Corrupt { .. }) && rebuilds == self.rebuilds() {
+            self.damage.lock().get_or_insert_with(|| error.clone());
+        }
     }
 
     /// Waits until another batch than number `seen` is written, at most `timeout`; how long that took.
@@ -171,16 +215,61 @@ impl<I: Index> Follower<I> {
     fn run(&self) -> Result<(), StoreError> {
         while !self.shared.stopping() {
             let view = self.chain.view();
-            self.catch_up(&view)?;
+            let found = self.shared.damage.lock().take();
+            let outcome = found.map_or(Ok(()), |error| Err(Trouble::Index(error))).and_then(|()| self.catch_up(&view));
+            match outcome {
+                Ok(()) => {}
+                Err(Trouble::Index(error @ StoreError::Corrupt { .. })) if self.shared.rebuilds() == 0 => {
+                    self.forget(&error)?;
+                    continue;
+                }
+                Err(Trouble::Index(error) | Trouble::Other(error)) => return Err(error),
+            }
             self.chain.wait_past(view.info().sequence, WAIT);
         }
         Ok(())
     }
 
+    /// Gives up what is stored; without a cursor the next step begins anew.
+    fn forget(&self, reason: &StoreError) -> Result<(), StoreError> {
+        let index = self.shared.name;
+        tracing::error!(index, %reason, "the index is damaged: it is deleted and built anew, the chain is not touched");
+        let mut batch = Batch::new();
+        batch.put_cursor(index, None);
+        self.store.write(batch, Durability::Synced)?;
+        self.shared.rebuilds.fetch_add(1, Ordering::SeqCst);
+        // Found before it was given up.
+        *self.shared.damage.lock() = None;
+        self.shared.advance(Height::GENESIS);
+        Ok(())
+    }
+
+    /// Deletes every row, batch by batch; whether that came to its end.
+    fn clear(&self) -> Result<bool, StoreError> {
+        let mut from = Vec::new();
+        loop {
+            if self.shared.stopping() {
+                return Ok(false);
+            }
+            let mut batch = Batch::new();
+            for row in self.store.iterate(I::COLUMN, &from, Direction::Forward).take(CLEAR_ROWS) {
+                let (key, _) = row?;
+                batch.delete(I::COLUMN, &key);
+                from = key;
+            }
+            if batch.is_empty() {
+                return Ok(true);
+            }
+            self.store.write(batch, Durability::Unsynced)?;
+        }
+    }
+
     /// Brings the index to `view`'s tip, batch by batch.
-    fn catch_up(&self, view: &View) -> Result<(), StoreError> {
-        let mut cursor = match schema::cursor(&*self.store, self.shared.name)? {
+    fn catch_up(&self, view: &View) -> Result<(), Trouble> {
+        let mut cursor = match schema::cursor(&*self.store, self.shared.name).map_err(Trouble::Index)? {
             Some(cursor) => cursor,
+            // What an interrupted clearing has left must not be counted twice.
+            None if !self.clear()? => return Ok(()),
             None => self.begin(view)?,
         };
         self.report_height(view, cursor)?;
@@ -199,10 +288,10 @@ impl<I: Index> Follower<I> {
                 let (block, delta) = self.step(view, hash)?;
                 let step = Step { hash: *hash, block: &block, delta: &delta };
                 if forward {
-                    self.index.apply(&mut rows, &step)?;
+                    self.index.apply(&mut rows, &step).map_err(Trouble::Index)?;
                     cursor = *hash;
                 } else {
-                    self.index.revert(&mut rows, &step)?;
+                    self.index.revert(&mut rows, &step).map_err(Trouble::Index)?;
                     cursor = block.header.previous;
                 }
                 if rows.batch.size() >= BATCH_BYTES {
@@ -242,16 +331,16 @@ impl<I: Index> Follower<I> {
     /// Rows and cursor together. Unsynced: what a power cut takes back is built again.
     fn write(&self, mut rows: Rows<'_>, cursor: &BlockHash) -> Result<(), StoreError> {
         rows.totals.write(&mut rows.batch);
-        rows.batch.put_cursor(self.shared.name, cursor);
+        rows.batch.put_cursor(self.shared.name, Some(cursor));
         failpoint::pass(failpoint::BEFORE_INDEX);
         self.store.write(rows.batch, Durability::Unsynced)?;
         failpoint::pass(failpoint::AFTER_INDEX);
         Ok(())
     }
 
-    fn report_height(&self, view: &View, cursor: BlockHash) -> Result<(), StoreError> {
-        let row = view.header(&cursor)?;
-        let row = row.ok_or_else(|| StoreError::corrupt(format!("block {cursor} of {}", self.shared.name)))?;
+    fn report_height(&self, view: &View, cursor: BlockHash) -> Result<(), Trouble> {
+        let unknown = || StoreError::corrupt(format!("block {cursor} of {}", self.shared.name));
+        let row = view.header(&cursor)?.ok_or_else(|| Trouble::Index(unknown()))?;
         self.shared.advance(row.height);
         Ok(())
     }

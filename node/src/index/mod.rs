@@ -37,6 +37,8 @@ pub struct IndexStatus {
     pub synced: bool,
     /// The height it has reached.
     pub best_height: Height,
+    /// Why it has stopped, if it has.
+    pub fault: Option<String>,
 }
 
 /// Why an index does not answer.
@@ -65,11 +67,14 @@ pub enum IndexError {
     Store(#[from] StoreError),
 }
 
-/// The height that an index had reached when it was last stopped.
-fn reached(store: &dyn Reader, name: &str) -> Result<Height, StoreError> {
-    let Some(cursor) = schema::cursor(store, name)? else { return Ok(Height::GENESIS) };
-    let row = schema::header(store, &cursor)?;
-    row.map(|row| row.height).ok_or_else(|| StoreError::corrupt(format!("the block that {name} has reached")))
+/// Blocks that an index makes up for in moments: only that near the tip is it worth a wait.
+const NEAR_BLOCKS: u32 = 16;
+
+/// The height that an index had reached when it was last stopped; what cannot be read its follower deals with.
+fn reached(store: &dyn Reader, name: &str) -> Height {
+    let cursor = schema::cursor(store, name).ok().flatten();
+    let row = cursor.and_then(|cursor| schema::header(store, &cursor).ok().flatten());
+    row.map_or(Height::GENESIS, |row| row.height)
 }
 
 /// The running indexes.
@@ -83,9 +88,9 @@ pub struct Indexes {
 impl Indexes {
     /// Starts both, from wherever they were.
     pub fn start(store: Arc<dyn Store>, chain: ChainHandle) -> io::Result<Self> {
-        let reached = |name| reached(&*store as &dyn Reader, name).map_err(io::Error::other);
-        let transactions = Arc::new(Shared::new(transactions::NAME, reached(transactions::NAME)?));
-        let addresses = Arc::new(Shared::new(addresses::NAME, reached(addresses::NAME)?));
+        let reached = |name| reached(&*store as &dyn Reader, name);
+        let transactions = Arc::new(Shared::new(transactions::NAME, reached(transactions::NAME)));
+        let addresses = Arc::new(Shared::new(addresses::NAME, reached(addresses::NAME)));
         let threads = vec![
             Follower::spawn(TxIndex, transactions.clone(), store.clone(), chain.clone())?,
             Follower::spawn(AddressIndex, addresses.clone(), store.clone(), chain.clone())?,
@@ -98,26 +103,33 @@ impl Indexes {
         let tip = self.chain.view().tip.height();
         let status = |shared: &Arc<Shared>| {
             let best_height = shared.height();
-            IndexStatus { name: shared.name, synced: best_height >= tip, best_height }
+            let fault = shared.fault();
+            IndexStatus { name: shared.name, synced: fault.is_none() && best_height >= tip, best_height, fault }
         };
         self.followers.iter().map(status).collect()
     }
 
-    /// The chain at one moment at which every index has reached its tip; waits for that at most `timeout`.
+    /// The chain at one moment at which every index has reached its tip; waits for that at most `timeout`, and not at
+    /// all for an index that has far to go.
     pub fn view(&self, timeout: Duration) -> Result<IndexView, IndexError> {
         let mut seen = self.followers.each_ref().map(|shared| shared.moved());
         let mut left = timeout;
         loop {
             let reader = self.store.snapshot()?;
             let view = self.chain.view().at(reader)?;
-            let Some((shared, seen)) = self.first_behind(&view, &mut seen)? else { return Ok(IndexView { view }) };
+            let Some((shared, seen)) = self.first_behind(&view, &mut seen)? else {
+                let readers = self.followers.each_ref().map(|shared| (shared.clone(), shared.rebuilds()));
+                return Ok(IndexView { view, readers });
+            };
             if let Some(reason) = shared.fault() {
                 return Err(IndexError::Stopped { name: shared.name, reason });
             }
-            let waited = shared.wait_past(*seen, left);
-            if left.is_zero() {
-                return Err(IndexError::Behind { name: shared.name, at: shared.height(), tip: view.tip.height() });
+            let (at, tip) = (shared.height(), view.tip.height());
+            let is_far = tip.blocks_since(at).is_some_and(|blocks| blocks > NEAR_BLOCKS);
+            if left.is_zero() || is_far {
+                return Err(IndexError::Behind { name: shared.name, at, tip });
             }
+            let waited = shared.wait_past(*seen, left);
             *seen = shared.moved();
             left = left.saturating_sub(waited);
         }
@@ -158,6 +170,20 @@ impl Drop for Indexes {
 pub struct IndexView {
     /// The chain.
     pub view: View,
+    /// Whom to tell of damage, and how often each had been rebuilt.
+    readers: [(Arc<Shared>, u32); 2],
+}
+
+impl IndexView {
+    /// What was read from an index; its follower hears of damage.
+    fn read<T>(&self, name: &str, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            for (shared, rebuilds) in self.readers.iter().filter(|(shared, _)| shared.name == name) {
+                shared.found_damaged(error, *rebuilds);
+            }
+        }
+        result
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::*;
 use crate::chain::Accepted;
 use crate::clock::ManualClock;
-use crate::store::MemoryStore;
+use crate::store::{Column, MemoryStore};
 use crate::testing::{self, ChainBuilder};
 use setara_core::address::Address;
 use setara_core::amount::Amount;
@@ -11,6 +11,7 @@ use setara_core::hash::TxId;
 use std::collections::{BTreeMap, BTreeSet};
 
 const DEADLINE: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(5);
 
 /// What the index must say, from the blocks alone.
 #[derive(Debug, Default, PartialEq)]
@@ -157,6 +158,122 @@ fn a_stopped_index_says_so_instead_of_answering() {
     builder.mine_empty(1).into_iter().for_each(|block| assert_eq!(chain.submit(block), Ok(Accepted::Connected)));
     let error = indexes.view(Duration::ZERO).err().unwrap();
     assert!(matches!(error, IndexError::Behind { at, tip, .. } if at < tip), "{error}");
+    chain.stop();
+}
+
+/// Far behind, a question is answered at once: it must not hold a worker of the server.
+#[test]
+fn an_index_far_behind_is_not_waited_for() {
+    let network = testing::quick_network();
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let clock = Arc::new(ManualClock::new(u64::from(network.genesis_time) + 100_000));
+    let chain = testing::start(&network, store.clone(), clock);
+    let indexes = Indexes::start(store, chain.clone()).unwrap();
+    indexes.view(DEADLINE).unwrap();
+    indexes.stop();
+    let mut builder = ChainBuilder::new(&network);
+    for block in builder.mine_empty(NEAR_BLOCKS + 1) {
+        assert_eq!(chain.submit(block), Ok(Accepted::Connected));
+    }
+    let start = std::time::Instant::now();
+    let error = indexes.view(DEADLINE).err().unwrap();
+    assert!(matches!(error, IndexError::Behind { .. }), "{error}");
+    assert!(start.elapsed() < DEADLINE / 2);
+    chain.stop();
+}
+
+/// A chain with some history, its store, and every address paid in it.
+fn busy_chain() -> (ChainHandle, MemoryStore, ChainBuilder) {
+    let network = testing::quick_network();
+    let store = MemoryStore::new();
+    let clock = Arc::new(ManualClock::new(u64::from(network.genesis_time) + 100_000));
+    let chain = testing::start(&network, Arc::new(store.clone()), clock);
+    let mut builder = ChainBuilder::new(&network);
+    builder.mine_empty(3);
+    for number in 0..4u32 {
+        let coin = builder.spendable()[0];
+        let half = Amount::from_sen(coin.1.output.amount.sen() / 2);
+        let transaction = builder.spend(&[coin], &[(testing::address(number), half)]);
+        builder.mine(vec![transaction]);
+    }
+    for block in &builder.blocks[1..] {
+        assert_eq!(chain.submit(block.clone()), Ok(Accepted::Connected));
+    }
+    (chain, store, builder)
+}
+
+fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = std::time::Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(std::time::Instant::now() < end, "{what}");
+        std::thread::sleep(POLL);
+    }
+}
+
+/// Damage that the follower meets (a cursor, a total) or a reader (any row): the index is built anew from the chain,
+/// by itself; and the second time it stops, and says so.
+#[test]
+fn a_damaged_index_is_built_anew_once() {
+    let (chain, store, mut builder) = busy_chain();
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let first = Indexes::start(shared.clone(), chain.clone()).unwrap();
+    assert_agrees(&first, &[]);
+    first.stop();
+    let totals = || store.rows(Column::AddressIndex).into_iter().filter(|(key, _)| key[0] == b't');
+    let spoil_totals = || totals().for_each(|(key, _)| store.tamper(Column::AddressIndex, &key, Some(&[1])));
+    let cursor = |name: &str| [b"cursor/", name.as_bytes()].concat();
+    let damages: [&dyn Fn(); 4] = [
+        &|| store.tamper(Column::Meta, &cursor(transactions::NAME), Some(&[1])),
+        &|| store.tamper(Column::Meta, &cursor(addresses::NAME), Some(&[7; 32])),
+        &spoil_totals,
+        &|| store.rows(Column::TxIndex).iter().for_each(|(key, _)| store.tamper(Column::TxIndex, key, Some(&[1]))),
+    ];
+    for (number, damage) in damages.into_iter().enumerate() {
+        damage();
+        let indexes = Indexes::start(shared.clone(), chain.clone()).unwrap();
+        // A block, for the follower to find what it needs damaged; and a question, for a reader to.
+        assert_eq!(chain.submit(builder.mine_empty(1).remove(0)), Ok(Accepted::Connected));
+        wait_until(&format!("damage {number} is noticed"), || {
+            if let Ok(index) = indexes.view(DEADLINE) {
+                drop(index.locate(&builder.blocks[1].coinbase.txid()));
+            }
+            indexes.followers.iter().any(|shared| shared.rebuilds() == 1)
+        });
+        wait_until("it is whole again", || indexes.view(DEADLINE).is_ok());
+        assert_agrees(&indexes, &[]);
+        assert!(indexes.statuses().iter().all(|status| status.synced && status.fault.is_none()));
+        if number == 2 {
+            spoil_totals();
+            assert_eq!(chain.submit(builder.mine_empty(1).remove(0)), Ok(Accepted::Connected));
+            wait_until("it stops", || indexes.statuses()[1].fault.is_some());
+            assert!(!indexes.statuses()[1].synced);
+            assert!(matches!(indexes.view(DEADLINE), Err(IndexError::Stopped { name: addresses::NAME, .. })));
+            // The next start may try again.
+            indexes.stop();
+            let again = Indexes::start(shared.clone(), chain.clone()).unwrap();
+            wait_until("it is whole again", || again.view(DEADLINE).is_ok());
+            assert_agrees(&again, &[]);
+            again.stop();
+        }
+        indexes.stop();
+    }
+    chain.stop();
+}
+
+/// An index whose clearing was cut off has rows and no cursor: they are not counted twice.
+#[test]
+fn rows_without_a_cursor_are_cleared_first() {
+    let (chain, store, _) = busy_chain();
+    let shared: Arc<dyn Store> = Arc::new(store.clone());
+    let first = Indexes::start(shared.clone(), chain.clone()).unwrap();
+    assert_agrees(&first, &[]);
+    first.stop();
+    for name in [addresses::NAME, transactions::NAME] {
+        store.tamper(Column::Meta, &[b"cursor/", name.as_bytes()].concat(), None);
+    }
+    let second = Indexes::start(shared, chain.clone()).unwrap();
+    assert_agrees(&second, &[]);
+    second.stop();
     chain.stop();
 }
 

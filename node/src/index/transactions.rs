@@ -46,6 +46,10 @@ fn txids(step: &Step<'_>) -> impl Iterator<Item = TxId> {
 impl IndexView {
     /// Where a confirmed transaction stands.
     pub fn locate(&self, txid: &TxId) -> Result<Option<TxLocation>, StoreError> {
+        self.read(NAME, self.stored(txid))
+    }
+
+    fn stored(&self, txid: &TxId) -> Result<Option<TxLocation>, StoreError> {
         let Some(value) = self.view.reader().get(Column::TxIndex, txid.as_bytes())? else { return Ok(None) };
         let parsed = value.split_first_chunk::<32>().and_then(|(block, position)| {
             let position = u32::from_le_bytes(position.try_into().ok()?);

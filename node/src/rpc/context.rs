@@ -3,7 +3,7 @@
 use super::error::RpcError;
 use crate::chain::ChainHandle;
 use crate::clock::{Clock, OffsetClock};
-use crate::index::{IndexError, IndexView, Indexes};
+use crate::index::{IndexError, IndexStatus, IndexView, Indexes};
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use crate::p2p::shell::PeerNetwork;
@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long a question waits for an index that is behind: at the tip it is a block or two, for moments.
+/// How long a question waits for an index that is a few blocks behind: at the tip it is one or two, for moments.
 const INDEX_WAIT: Duration = Duration::from_secs(5);
 
 /// Everything a method may reach.
@@ -44,6 +44,8 @@ pub struct RpcContext {
     pub peers: Option<Arc<PeerNetwork>>,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// What was found at the start and the operator should know.
+    pub notices: Vec<String>,
     /// Cancelled when the node is to stop.
     pub shutdown: CancellationToken,
 }
@@ -56,7 +58,9 @@ impl RpcContext {
 
     /// What the operator should know.
     pub fn warnings(&self) -> Vec<String> {
-        self.chain.fault().into_iter().collect()
+        let stopped = |status: IndexStatus| Some(format!("{} has stopped: {}", status.name, status.fault?));
+        let indexes = self.indexes.iter().flat_map(|indexes| indexes.statuses()).filter_map(stopped);
+        self.chain.fault().into_iter().chain(indexes).chain(self.notices.iter().cloned()).collect()
     }
 
     /// The chain and its indexes at one moment; waits a little for indexes that are catching up.

@@ -232,6 +232,10 @@ impl Store for MemoryStore {
         self.0.apply(&batch, durability);
         Ok(())
     }
+
+    fn settle(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 struct Snapshot {

@@ -182,6 +182,9 @@ pub trait Store: Reader {
 
     /// Applies a batch as a whole.
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
+
+    /// Moves everything written to where it stays: a store that is closed after this needs no log to be whole.
+    fn settle(&self) -> Result<(), StoreError>;
 }
 
 /// Changes to apply together. Later changes of a key win.

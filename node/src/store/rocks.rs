@@ -11,8 +11,8 @@ use super::{Batch, Column, Direction, Durability, Reader, Rows, Store, StoreErro
 use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DataBlockIndexType, ErrorKind, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode, WriteBatch,
-    WriteOptions,
+    DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode,
+    WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -285,6 +285,17 @@ impl Store for RocksStore {
             inner.poisoned.lock().get_or_insert_with(|| error.to_string());
             error
         })
+    }
+
+    fn settle(&self) -> Result<(), StoreError> {
+        let inner = &*self.0;
+        if let Some(reason) = &*inner.poisoned.lock() {
+            return Err(StoreError::Poisoned(reason.clone()));
+        }
+        let families: Vec<_> = Column::ALL.iter().map(|column| inner.family(*column)).collect();
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        inner.db.flush_cfs_opt(&families, &options).map_err(|error| backend("closing", &inner.path, &error))
     }
 }
 

@@ -248,8 +248,8 @@ pub trait PutRows {
     fn put_tip(&mut self, tip: &ChainState);
     /// Sets one bucket of the lattice.
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice);
-    /// Sets the block that a follower has reached.
-    fn put_cursor(&mut self, name: &str, hash: &BlockHash);
+    /// Sets the block that a follower has reached, or forgets it.
+    fn put_cursor(&mut self, name: &str, hash: Option<&BlockHash>);
     /// Marks an empty store as this network's.
     fn put_identity(&mut self, genesis: &BlockHash);
 }
@@ -298,8 +298,11 @@ impl PutRows for Batch {
         }
     }
 
-    fn put_cursor(&mut self, name: &str, hash: &BlockHash) {
-        self.put(Column::Meta, &cursor_key(name), hash.as_bytes());
+    fn put_cursor(&mut self, name: &str, hash: Option<&BlockHash>) {
+        match hash {
+            Some(hash) => self.put(Column::Meta, &cursor_key(name), hash.as_bytes()),
+            None => self.delete(Column::Meta, &cursor_key(name)),
+        }
     }
 
     fn put_identity(&mut self, genesis: &BlockHash) {

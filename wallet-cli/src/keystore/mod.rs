@@ -196,12 +196,6 @@ impl Wallet {
     }
 }
 
-/// What the header of the file at `path` says; needs no password.
-pub fn peek(path: &Path) -> Result<Label, WalletError> {
-    let bytes = disk::read(path)?;
-    Sealed::parse(&bytes).map(|sealed| sealed.label()).map_err(|defect| explain(path, defect))
-}
-
 /// Fails if there is anything at `path`.
 pub fn refuse_existing(path: &Path) -> Result<(), WalletError> {
     match path.symlink_metadata() {
@@ -261,7 +255,7 @@ mod tests {
         assert!(Wallet::open(&path, with_password(PASSWORD)).is_err());
         let wallet = Wallet::open(&path, with_password(b"rahasia")).unwrap();
         assert_eq!(wallet.seed().entropy(), [1; 32]);
-        assert_eq!(peek(&path).unwrap().network, "dev");
+        assert_eq!(wallet.network().name, "dev");
     }
 
     #[test]

@@ -363,6 +363,32 @@ fn difficulty_is_checked_where_it_moves() {
     assert!(refused(&mut fixture, "node-untrusted").contains("states difficulty"));
 }
 
+/// A block that comes between the questions for coins and for the mempool takes its payments out of both answers.
+#[test]
+fn a_view_is_of_one_tip() {
+    let (mut fixture, _) = fixture();
+    for (patience, number, total) in [(0, 3, None), (10, 4, Some(18))] {
+        let ledger = Arc::clone(&fixture.mock.ledger);
+        let mut moved = false;
+        fixture.mock.lie(move |method, _, reply| {
+            if method == "getaddressutxos" && !std::mem::replace(&mut moved, true) {
+                let mut ledger = ledger.lock().unwrap();
+                let transactions = std::mem::take(&mut ledger.mempool);
+                ledger.mine(STRANGER, transactions);
+            }
+            reply
+        });
+        let node = fixture.mock.node().with_patience(std::time::Duration::from_secs(patience));
+        match (crate::sync::look(&mut fixture.wallet, &node), total) {
+            (Ok(view), Some(total)) => assert_eq!(view.balance().unwrap().confirmed.sen(), coins(total)),
+            (Err(error), None) => assert_eq!(error.code(), "chain-moving"),
+            (other, _) => panic!("patience {patience}: {:?}", other.map(|view| view.balance())),
+        }
+        let address = fixture.fresh();
+        pay_from_nowhere(&fixture, number, coins(3), address);
+    }
+}
+
 /// What is not in a block is never called confirmed, whatever is said of it.
 #[test]
 fn unconfirmed_money_stays_pending() {

@@ -135,21 +135,81 @@ fn a_plain_refusal_leaves_no_trace() {
     fixture.mock.ledger.lock().unwrap().accepts = false;
     let error = fixture.send(STRANGER, coins(1), Some("x")).unwrap_err();
     assert_eq!((error.code(), error.exit_code()), ("rejected", 4));
-    // Refused only once it is really sent.
-    fixture.mock.lie(|method, _, reply| match method {
-        "testmempoolaccept" => {
-            let Reply::Result(mut value) = reply else { return reply };
-            value[0]["allowed"] = true.into();
-            Reply::Result(value)
-        }
-        _ => reply,
-    });
-    assert_eq!(fixture.send(STRANGER, coins(1), Some("x")).unwrap_err().code(), "rejected");
-    fixture.mock.be_honest();
     fixture.mock.ledger.lock().unwrap().accepts = true;
     assert!(fixture.wallet.state.payments.is_empty());
     assert_eq!(fixture.balance().confirmed.sen(), coins(5));
     fixture.send(STRANGER, coins(1), Some("x")).unwrap();
+}
+
+/// A node allows a payment, refuses it once it has it, and passes it on all the same, or does not: the wallet cannot
+/// tell. The payment is kept, its coins stay reserved, and its name never pays a second time.
+#[test]
+fn a_refusal_after_consent_never_pays_twice() {
+    for (relays, hides) in [(false, false), (true, false), (true, true)] {
+        let mut fixture = Fixture::with_coins(2);
+        let stranger = STRANGER.to_text(&fixture.wallet.network().prefix);
+        let amount = Some(Amount::from_sen(coins(4)));
+        let ledger = std::sync::Arc::clone(&fixture.mock.ledger);
+        fixture.mock.lie(move |method, _, reply| match method {
+            "sendrawtransaction" => {
+                if !relays {
+                    ledger.lock().unwrap().mempool.clear();
+                }
+                Reply::Error(-26, "min-relay-fee-not-met".into())
+            }
+            "getaddressmempool" if hides => Reply::Result(serde_json::json!([])),
+            _ => reply,
+        });
+        let error = fixture.send(STRANGER, coins(4), Some("once")).unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), ("send-unknown", 3));
+        for words in ["after allowing it", "min-relay-fee-not-met", "kept as once", "twice"] {
+            assert!(error.to_string().contains(words), "{words}: {error}");
+        }
+        let txid = fixture.wallet.state.payments[0].txid;
+        // The same name means the same transaction, whatever the node says of it.
+        let view = fixture.look().unwrap();
+        let again = spend::repeated(&fixture.wallet, &view, "once", &stranger, amount);
+        if relays && !hides {
+            assert_eq!(again.unwrap().unwrap().txid, txid);
+        } else {
+            assert_eq!(again.unwrap_err().code(), "send-unknown");
+            assert_eq!(view.statuses[&txid], Status::Waiting);
+        }
+        // Its coins are nobody else's.
+        let reserved = spend::draft(
+            &fixture.wallet,
+            &fixture.mock.node(),
+            &view,
+            &fixture.order(STRANGER, coins(6)),
+            &mut crate::random::OsEntropy,
+        );
+        assert_eq!(reserved.unwrap_err().code(), "insufficient-funds");
+        fixture.mock.be_honest();
+        assert_eq!(status(&mut fixture, txid), Status::InMempool);
+        fixture.mock.mine(STRANGER);
+        assert!(matches!(status(&mut fixture, txid), Status::Confirmed(_)));
+        let paid = fixture.mock.ledger.lock().unwrap().coins();
+        let to_stranger = paid.values().filter(|(output, _, coinbase)| output.address == STRANGER && !coinbase);
+        assert_eq!(to_stranger.count(), 1);
+    }
+}
+
+/// A payment refused after the node allowed it gives its coins back when another transaction is proven to spend them.
+#[test]
+fn a_refused_payment_is_released_by_a_rival_in_a_block() {
+    let mut fixture = Fixture::with_coins(1);
+    fixture.mock.lie(|method, _, reply| match method {
+        "sendrawtransaction" => Reply::Error(-26, "txn-mempool-conflict".into()),
+        _ => reply,
+    });
+    fixture.send(STRANGER, coins(1), None).unwrap_err();
+    fixture.mock.be_honest();
+    let first = fixture.mock.ledger.lock().unwrap().mempool.pop().unwrap();
+    let rival = rival(&fixture, &first);
+    fixture.mock.ledger.lock().unwrap().mine(STRANGER, vec![rival.clone()]);
+    assert_eq!(status(&mut fixture, first.txid()), Status::Conflicted(rival.txid()));
+    assert_eq!(fixture.balance().confirmed.sen(), coins(5) - 5_000);
+    fixture.send(STRANGER, coins(1), None).unwrap();
 }
 
 /// A payment that is saved and not sent (a crash in between) is sent by the next look, from the file alone.

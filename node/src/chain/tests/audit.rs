@@ -3,6 +3,8 @@
 use super::*;
 use crate::testing::{ChainBuilder, coins, funded_network, seal};
 use setara_core::hash::Hash256;
+use setara_core::policy::SpendPolicy;
+use setara_core::transaction::{Output, SigningContext};
 
 fn wrong_root(builder: &ChainBuilder) -> Block {
     let mut block = builder.build(Vec::new());
@@ -66,34 +68,93 @@ fn audit_of_another_parent_follows() {
     rig.assert_is(&builder);
 }
 
+/// What may have happened to a coin, in memory or on the disk.
+type Damage = fn(&mut Coin);
+
+/// Every part of a coin that a rule looks at, changed so that the honest block of [`honest_spend`] breaks that rule.
+const DAMAGES: [(&str, Damage); 4] = [
+    ("bad-txns-input-amount", |coin| coin.output.amount = coins(99)),
+    ("bad-txns-input-policy", |coin| coin.output.address = testing::address(9)),
+    ("bad-txns-premature-spend-of-coinbase", |coin| coin.from_coinbase = true),
+    ("policy-locked", |coin| coin.height = testing::height(13)),
+];
+
+/// A chain, a coin, and the next block, which spends it. The coin is no coinbase's, younger than coinbases must be, and
+/// its policy asks for an age of two blocks: flag and height matter.
+fn honest_spend() -> (ChainBuilder, (OutPoint, Coin), Block) {
+    let network = testing::network(|parameters| {
+        parameters.maturity = 10;
+        parameters.allocations = vec![Output { amount: coins(10), address: testing::address(1) }];
+    });
+    let mut builder = ChainBuilder::new(&network);
+    builder.mine_empty(9);
+    let of = vec![testing::policy(1), SpendPolicy::Older(2)];
+    let aged = SpendPolicy::Threshold { n: 2, of };
+    let funding = builder.spend(&[builder.spendable()[0]], &[(aged.address(), coins(5))]);
+    let outpoint = OutPoint::new(funding.txid(), 0);
+    builder.mine(vec![funding]);
+    builder.mine_empty(2);
+    let coin = (outpoint, builder.coins[&outpoint]);
+    let mut spend = testing::sign(&network, &[coin], &[(testing::address(2), coins(3))], 0, &[1]);
+    spend.witnesses[0].policy = aged;
+    let addresses = spend.spent_addresses();
+    let context = SigningContext::new(network.genesis_hash(), spend.txid(), &addresses);
+    spend.witnesses[0].signatures = vec![testing::key(1).sign(&context.message(0, &[0])).unwrap()];
+    let block = builder.build(vec![spend]);
+    (builder, coin, block)
+}
+
+fn set_aside_code(outcome: Result<Accepted, SubmitError>) -> &'static str {
+    match outcome {
+        Err(SubmitError::SetAside(error)) => error.code(),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// CS20: with damaged coins it is the honest block that looks wrong: the node stops, and marks nothing.
 #[test]
 fn cs20_damaged_coins_stop_the_node_and_condemn_no_block() {
-    let network = funded_network(4, coins(10));
-    let mut builder = ChainBuilder::new(&network);
+    let (mut builder, (outpoint, coin), block) = honest_spend();
+    let network = builder.network.clone();
     let mut rig = Rig::new(&network);
-    submit_all(&mut rig, &builder.mine_empty(3));
-    let coin = builder.spendable()[0];
-    let block = builder.mine(vec![builder.spend(&[coin], &[(testing::address(2), coins(3))])]);
-    // The coin that the block spends has another amount on this node's disk, or is gone.
-    for damage in [Some(coins(99)), None] {
+    submit_all(&mut rig, &builder.blocks[1..]);
+    // The coin that the block spends is another on this node's disk, or is gone.
+    let damages = DAMAGES.map(|(code, damage)| (code, Some(damage)));
+    for (code, damage) in damages.into_iter().chain([("bad-txns-inputs-missingorspent", None)]) {
         let store = rig.store.crash(0);
-        let mut other = coin.1;
-        let key = schema::coin_key(&coin.0);
-        let value = damage.map(|amount| {
-            other.output.amount = amount;
+        let value = damage.map(|damage| {
+            let mut other = coin;
+            damage(&mut other);
             codec::encode(&other)
         });
         let mut damaged = Rig::over(&network, store.clone(), rig.verifier.clone()).unwrap();
-        store.tamper(Column::Coins, &key, value.as_deref());
-        assert!(matches!(damaged.submit(&block), Err(SubmitError::SetAside(_))));
+        store.tamper(Column::Coins, &schema::coin_key(&outpoint), value.as_deref());
+        assert_eq!(set_aside_code(damaged.submit(&block)), code);
         let error = damaged.audit().unwrap_err();
-        assert!(matches!(&error, SubmitError::Fault(ChainFault::Damaged(_))), "{error}");
+        assert!(matches!(&error, SubmitError::Fault(ChainFault::Damaged(_))), "{code}: {error}");
         assert_eq!(damaged.core.is_bad(&block.hash()), Some(false));
         assert!(matches!(damaged.submit(&block), Err(SubmitError::Fault(_))));
         let row = schema::header(&store, &block.hash()).unwrap().unwrap();
         assert_eq!(row.flags & schema::flags::FAILED, 0);
     }
     assert_eq!(rig.submit(&block), Ok(Accepted::Connected));
+    builder.apply(&block).unwrap();
     rig.assert_is(&builder);
+}
+
+/// CS20: memory that lies. The audit finds the disk right; the block is then tried on what the disk says.
+#[test]
+fn cs20_a_wrong_cached_coin_condemns_no_block() {
+    for (code, damage) in DAMAGES {
+        let (mut builder, (outpoint, _), block) = honest_spend();
+        let mut rig = Rig::new(&builder.network);
+        submit_all(&mut rig, &builder.blocks[1..]);
+        rig.core.coins.tamper(&outpoint, damage);
+        assert_eq!(set_aside_code(rig.submit(&block)), code);
+        rig.audit().unwrap();
+        builder.apply(&block).unwrap();
+        rig.assert_is(&builder);
+        assert!(rig.core.take_audit().is_none());
+        assert_eq!(rig.submit(&block), Ok(Accepted::Duplicate));
+    }
 }

@@ -1,8 +1,10 @@
 //! Branches: which one wins, what is kept of the others, and getting from one to another and back.
 
 use super::*;
+use crate::store::schema::PutRows;
+use crate::store::{Batch, Durability, Store};
 use crate::testing::{ChainBuilder, break_signature, coins, funded_network, quick_network, seal};
-use setara_core::block::Block;
+use setara_core::pow::CompactBits;
 
 fn fork(builder: &ChainBuilder, name: u8) -> ChainBuilder {
     let mut fork = builder.clone();
@@ -322,5 +324,40 @@ fn chain_load_stops_at_the_first_bad_block() {
         let error = result.unwrap_err();
         assert_eq!((taken, error.rule().map_or("", |rule| rule.code())), (12, code), "{error}");
         rig.assert_is(&before);
+    }
+}
+
+/// CS20: what is stored was checked when it came. If its bytes have changed since, under a seal that fits, the node is
+/// damaged, whatever rule the bytes break now; the block is not.
+#[test]
+fn cs20_a_damaged_stored_body_is_no_verdict() {
+    type Damage = fn(&mut Block);
+    let damages: [Damage; 5] = [
+        |block| block.header.nonce ^= 1 << 31,
+        |block| block.header.bits = CompactBits::new(0),
+        |block| block.header.bits = CompactBits::new(0x0300_0001),
+        |block| block.coinbase.outputs.clear(),
+        |block| block.coinbase.height = testing::height(7),
+    ];
+    let network = quick_network();
+    for (number, damage) in damages.into_iter().enumerate() {
+        let base = ChainBuilder::new(&network);
+        let mut rig = Rig::new(&network);
+        submit_all(&mut rig, &fork(&base, 1).mine_empty(2));
+        let blocks = fork(&base, 2).mine_empty(3);
+        assert_eq!(rig.submit(&blocks[0]), Ok(Accepted::SideBranch));
+        let mut damaged = blocks[0].clone();
+        damage(&mut damaged);
+        let mut batch = Batch::new();
+        batch.put_body(&blocks[0].hash(), &codec::encode(&damaged));
+        rig.store.write(batch, Durability::Synced).unwrap();
+        assert_eq!(rig.submit(&blocks[1]), Ok(Accepted::SideBranch));
+        let error = rig.submit(&blocks[2]).unwrap_err();
+        assert!(matches!(error, SubmitError::Fault(ChainFault::Damaged(_))), "{number}: {error}");
+        for block in &blocks {
+            assert_eq!(rig.core.is_bad(&block.hash()), Some(false), "{number}");
+            let row = schema::header(&rig.store, &block.hash()).unwrap();
+            assert!(row.is_none_or(|row| row.flags & schema::flags::FAILED == 0), "{number}");
+        }
     }
 }

@@ -179,7 +179,11 @@ pub(super) fn getindexinfo(context: &RpcContext, args: &Args) -> Outcome {
         .into_iter()
         .filter(|status| wanted.is_none_or(|name| name == status.name))
         .map(|status| {
-            (status.name.to_owned(), json!({"synced": status.synced, "best_block_height": status.best_height}))
+            let mut fields = json!({"synced": status.synced, "best_block_height": status.best_height});
+            if let Some(reason) = status.fault {
+                fields["stopped"] = json!(reason);
+            }
+            (status.name.to_owned(), fields)
         })
         .collect();
     answer(&fields)

@@ -29,21 +29,22 @@ pub(super) fn gettxout(context: &RpcContext, args: &Args) -> Outcome {
         return Err(RpcError::parameter("Invalid n: out of range"));
     };
     let outpoint = OutPoint::new(txid, index);
-    let view = context.chain.view();
     let with_mempool = args.flag("include_mempool", true);
+    // The mempool first: what leaves it for the chain meanwhile is in the view that is taken after.
     if with_mempool && context.mempool.spender(&outpoint).is_some() {
         return answer(&Value::Null);
     }
+    let transaction = if with_mempool { context.mempool.get(&txid) } else { None };
     let unconfirmed = || {
-        let transaction = context.mempool.get(&txid)?;
-        let output = transaction.outputs.get(usize::try_from(index).ok()?).copied()?;
+        let output = transaction?.outputs.get(usize::try_from(index).ok()?).copied()?;
         Some((Coin { output, height: Height::GENESIS, from_coinbase: false }, 0))
     };
+    let view = context.chain.view();
     let confirmed = view.coin(&outpoint).map_err(store_failed)?.map(|coin| {
         let above = view.tip.height().blocks_since(coin.height).unwrap_or(0);
         (coin, above.saturating_add(1))
     });
-    let found = confirmed.or_else(|| if with_mempool { unconfirmed() } else { None });
+    let found = confirmed.or_else(unconfirmed);
     let Some((coin, confirmations)) = found else { return answer(&Value::Null) };
     answer(&json!({
         "bestblock": view.tip.hash(),

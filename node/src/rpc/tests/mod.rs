@@ -107,6 +107,7 @@ impl TestNode {
             mining_address,
             peers: None,
             disk_bytes: Box::new(|| 0),
+            notices: Vec::new(),
             shutdown: shutdown.clone(),
         };
         let address = server.local_addr();
