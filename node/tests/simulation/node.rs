@@ -218,6 +218,12 @@ pub fn notice(world: &mut World, nodes: &mut [Node], id: NodeId) {
 fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions) {
     for action in actions {
         let life = nodes[id].life;
+        if let Action::SendBlock(peer, _)
+        | Action::SendCompactBlock(peer, _)
+        | Action::SendBlockTransactions(peer, ..) = &action
+        {
+            world.plan(Duration::from_millis(1), What::Event(id, life, Event::Served { peer: *peer }));
+        }
         let chain = nodes[id].running.as_ref().map(|running| running.chain.clone());
         match action {
             Action::Send(peer, message) => world.send(nodes, id, peer, message.encode()),

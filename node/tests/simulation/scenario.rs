@@ -262,7 +262,9 @@ impl Scenario {
         }
         let (_, height, tip) = tips[0];
         if tips.iter().any(|(_, _, other)| *other != tip) {
-            return Err(format!("tips differ after calm: {tips:?}"));
+            let linked = |node: &Node| node.running.as_ref().map_or(0, |running| running.brain.parts().peers().count());
+            let peers: Vec<usize> = self.nodes.iter().map(linked).collect();
+            return Err(format!("tips differ after calm: {tips:?}, connections {peers:?}"));
         }
         if height == 0 {
             return Err("nobody mined".to_owned());

@@ -341,8 +341,7 @@ impl Parts {
         }
         tracing::info!(peer = id.0, address = %peer.address, "peer is gone");
         if peer.blamed && !peer.link.is_inbound() {
-            // Not dialled again at once.
-            self.outbound.failed(&peer.address, desk.now, desk.rng);
+            self.outbound.punished(&peer.address, desk.now, desk.rng);
         }
         self.sync.peer_gone(desk, id);
         self.download.peer_gone(desk, id);

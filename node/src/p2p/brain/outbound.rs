@@ -43,8 +43,10 @@ const DIALS_PER_ROUND: usize = 2;
 const ROUND_INTERVAL: Duration = Duration::from_millis(500);
 /// After a first failure an address rests so long, then twice that, ...
 const BACKOFF_FIRST: Duration = Duration::from_secs(5);
-/// ... up to this.
-const BACKOFF_LAST: Duration = Duration::from_secs(600);
+/// ... up to this: after a partition heals the two sides find each other within a minute or so.
+const BACKOFF_LAST: Duration = Duration::from_secs(60);
+/// A peer that broke a rule rests so long.
+const PUNISHED: Duration = Duration::from_secs(600);
 /// Failed addresses remembered: more than can be dialled while the longest rest lasts.
 const FAILURES_MAX: usize = 4_096;
 /// Addresses looked at to find one that fits (Core's 100).
@@ -191,6 +193,14 @@ impl Outbound {
         if self.failures.len() > FAILURES_MAX {
             let soonest = self.failures.iter().min_by_key(|(_, (_, until))| *until).map(|(address, _)| *address);
             soonest.map(|address| self.failures.remove(&address));
+        }
+    }
+
+    /// A peer that was dialled broke a rule: it rests longer than one that merely failed.
+    pub fn punished(&mut self, address: &PeerAddress, now: Now, rng: &mut StdRng) {
+        self.failed(address, now, rng);
+        if let Some((_, until)) = self.failures.get_mut(address) {
+            *until = now.monotonic + PUNISHED;
         }
     }
 
