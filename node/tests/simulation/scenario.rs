@@ -124,6 +124,12 @@ impl Scenario {
         for node in &mut self.nodes {
             node.mines_every = None;
         }
+        // One more from a single node: two blocks of equal work are no disagreement that anything but work can end.
+        if let Some(last) = (0..self.honest).find(|id| self.nodes[*id].running.is_some()) {
+            self.until(self.world.now + Duration::from_secs(5));
+            self.nodes[last].mine(&mut self.world);
+            node::notice(&mut self.world, &mut self.nodes, last);
+        }
         self.until(STORM + CALM);
         let verdict = self.check();
         if let (Err(_), Some(shown)) = (&verdict, &self.world.shown) {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Headers whose bodies nobody sends for so long do not keep a node from relaying what it has.
-const WITHHELD_TIMEOUT: Duration = Duration::from_secs(120);
+const WITHHELD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Coming.
 impl Parts {
@@ -318,8 +318,12 @@ impl Parts {
     /// their bodies comes, whoever showed them withholds them, and the network goes on without. Once caught up, it stays.
     fn note_syncing(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
-        let started = *self.started.get_or_insert(now);
-        let waits = now.saturating_sub(self.tip_at.max(started)) < WITHHELD_TIMEOUT;
+        let headers = desk.chain.headers();
+        let lowest = headers.missing_bodies(&headers.best().point().hash, 1, 1).first().map(|missing| missing.hash);
+        if self.awaited.is_none_or(|(hash, _)| Some(hash) != lowest) {
+            self.awaited = lowest.map(|hash| (hash, now));
+        }
+        let waits = self.awaited.is_none_or(|(_, since)| now.saturating_sub(since) < WITHHELD_TIMEOUT);
         let syncing = !self.caught_up && self.sync.is_syncing(desk) && waits;
         self.caught_up |= !syncing && !self.peers.is_empty();
         self.relay.set_syncing(syncing);

@@ -47,6 +47,7 @@ use peer::Peer;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay::TransactionRelay;
+use setara_core::hash::BlockHash;
 use setara_core::pow::Work;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -174,8 +175,8 @@ pub struct Parts {
     pub blocks: BlockRelay,
     /// When the tip last moved.
     tip_at: Duration,
-    /// When the first event came.
-    started: Option<Duration>,
+    /// The lowest missing body of the best headers, and since when it is missing.
+    awaited: Option<(BlockHash, Duration)>,
     /// Whether the node was ever not behind, with peers.
     caught_up: bool,
     /// When addresses are saved next.
@@ -229,7 +230,7 @@ impl Parts {
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(None),
             tip_at: Duration::ZERO,
-            started: None,
+            awaited: None,
             caught_up: false,
             next_save: SAVE_INTERVAL,
             next_own: Duration::ZERO,
