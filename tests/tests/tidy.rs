@@ -119,6 +119,40 @@ fn core_is_pure() {
     none(offences);
 }
 
+/// What the peers' brain never uses: sockets, files, clocks, threads, randomness but the one handed in, maps of random
+/// order.
+const IMPURE_BRAIN: &[&str] = &[
+    "std::fs",
+    "std::io",
+    "std::env",
+    "std::process",
+    "std::thread",
+    "SystemTime",
+    "Instant",
+    "HashMap",
+    "HashSet",
+    "tokio",
+    "rayon",
+    "getrandom",
+    "rand::rng",
+    "OsRng",
+    "TcpStream",
+    "println!",
+];
+
+#[test]
+fn the_brain_is_pure() {
+    let mut offences = Vec::new();
+    for (path, text) in rust_files("node/src/p2p/brain").iter().filter(|(path, _)| !is_test(path)) {
+        for (number, line) in shipped(text) {
+            for impure in IMPURE_BRAIN.iter().filter(|impure| names(line, impure)) {
+                offences.push(format!("{path}:{number}: the brain must not use {impure}"));
+            }
+        }
+    }
+    none(offences);
+}
+
 #[test]
 fn one_file_names_bincode() {
     let mut offences = Vec::new();
