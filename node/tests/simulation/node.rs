@@ -318,7 +318,7 @@ pub fn arrive(world: &mut World, nodes: &mut [Node], from: NodeId, life: u64, to
     }
     let target = node_at(&to, nodes.len()).filter(|to| *to != from && nodes[*to].is_up() && world.reachable(from, *to));
     let Some(target) = target else {
-        return handle(world, nodes, from, Event::DialFailed { address: to, link });
+        return handle(world, nodes, from, Event::DialFailed { address: to, link, ourselves: to == address_of(from) });
     };
     let (at_from, at_target) = world.join(from, target);
     // An incoming connection shows the host, and a port that nobody listens on.

@@ -85,6 +85,8 @@ pub enum Event {
         address: PeerAddress,
         /// What for.
         link: Link,
+        /// This node itself answered.
+        ourselves: bool,
     },
     /// A connection is gone, whoever ended it.
     Disconnected {

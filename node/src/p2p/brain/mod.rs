@@ -253,7 +253,12 @@ impl Parts {
     fn handle(&mut self, desk: &mut Desk<'_>, event: Event) {
         match event {
             Event::Connected { peer, link, address, version } => self.connected(desk, peer, link, address, version),
-            Event::DialFailed { address, .. } => self.outbound.failed(&address, desk.now, desk.rng),
+            Event::DialFailed { address, ourselves, .. } => {
+                if ourselves {
+                    self.outbound.learn_own(address);
+                }
+                self.outbound.failed(&address, desk.now, desk.rng);
+            }
             Event::Disconnected { peer } => self.disconnected(desk, peer),
             Event::Message { peer, message } => self.message(desk, peer, message),
             Event::Garbage { peer, offence } => desk.blame(peer, offence),

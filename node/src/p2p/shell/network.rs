@@ -8,10 +8,10 @@
 //! tick, questions ───────┘                                  └─► files
 //! ```
 
-use super::conn::{self, Connection, Greeted, Inbound, Office};
+use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office};
 use super::files::{self, Files};
 use super::gate::Gate;
-use super::noise::{Role, StaticKey};
+use super::noise::{HandshakeError, Role, StaticKey};
 use super::outbox::{Item, Outbox};
 use super::stats::Stats;
 use super::work::Workers;
@@ -124,21 +124,22 @@ impl Core {
     }
 
     async fn dial(self: Arc<Self>, Dial { address, link }: Dial) {
-        let failed = async |why: String| {
+        let failed = async |why: String, ourselves: bool| {
             tracing::debug!(peer = %address, why, "dial failed");
-            let event = Event::DialFailed { address, link };
+            let event = Event::DialFailed { address, link, ourselves };
             let _ = self.office.events.send(Inbound { event, permit: None }).await;
         };
         let mut stream = match dial::connect(address, self.proxy).await {
             Ok(stream) => stream,
-            Err(error) => return failed(error.to_string()).await,
+            Err(error) => return failed(error.to_string(), false).await,
         };
         let handshake = conn::handshake(Role::Initiator, &self.key, &self.office.chain);
         match conn::greet(&mut stream, handshake, None).await {
             Ok(greeted) => self.adopt(stream, greeted, link, address).await,
             Err(error) => {
                 tracing::info!(peer = %address, %error, "refused by, or refusing, a peer that was dialled");
-                failed(error.to_string()).await;
+                let ourselves = matches!(error, GreetError::Handshake(HandshakeError::SelfConnection));
+                failed(error.to_string(), ourselves).await;
             }
         }
     }
