@@ -5,6 +5,7 @@ use super::greeting::{self, Introduction};
 use super::interface::{Action, Actions, Desk, Ending, Link, PeerId, TransactionVerdict};
 use super::peer::Peer;
 use super::penalty::{Offence, Penalty};
+use super::sync::SyncStage;
 use super::{NONCES_MAX, Parts, SAVE_INTERVAL, addresses, eviction};
 use crate::chain::{Accepted, HeadersTaken, Now, SubmitError};
 use crate::p2p::limits::{HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
@@ -15,6 +16,8 @@ use setara_core::hash::BlockHash;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Time between two lines about progress.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 /// Headers whose bodies nobody sends for so long do not keep a node from relaying what it has.
 const WITHHELD_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -389,11 +392,31 @@ impl Parts {
         self.blocks.tick(desk);
         self.relay.tick(desk);
         self.tick_addresses(desk);
+        if now >= self.next_progress {
+            self.next_progress = now + PROGRESS_INTERVAL;
+            self.tell_progress(desk);
+        }
         if now >= self.next_save {
             self.next_save = now + SAVE_INTERVAL;
             self.bans.expire(desk.now.unix_seconds);
             desk.actions.push(Action::Save);
         }
+    }
+
+    /// A line for whoever waits for the node to catch up.
+    fn tell_progress(&self, desk: &Desk<'_>) {
+        let progress = self.sync.progress(desk);
+        let (height, target) = (progress.height.get(), progress.target.get());
+        let stage = match progress.stage {
+            SyncStage::Done => return,
+            SyncStage::CheckingHeaders => "checking headers",
+            SyncStage::Blocks => "loading blocks",
+        };
+        let percent = u64::from(height) * 100 / u64::from(target.max(1));
+        let blocks_per_second = progress.milliblocks_per_second / 1_000;
+        let eta_seconds = progress.eta.map(|eta| eta.as_secs());
+        let peers = progress.peers;
+        tracing::info!(stage, height, target, percent, blocks_per_second, ?eta_seconds, peers, "syncing");
     }
 
     /// Asks every peer to answer.

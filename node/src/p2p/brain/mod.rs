@@ -181,6 +181,8 @@ pub struct Parts {
     caught_up: bool,
     /// When addresses are saved next.
     next_save: Duration,
+    /// When progress is told next.
+    next_progress: Duration,
     /// When this node's own addresses are told next.
     next_own: Duration,
     /// When somebody is next asked who serves old blocks.
@@ -233,6 +235,7 @@ impl Parts {
             awaited: None,
             caught_up: false,
             next_save: SAVE_INTERVAL,
+            next_progress: Duration::ZERO,
             next_own: Duration::ZERO,
             next_find: Duration::ZERO,
             warned_of_clock: false,
