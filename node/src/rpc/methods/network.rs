@@ -400,7 +400,7 @@ pub(super) fn getnodeaddresses(context: &RpcContext, args: &Args) -> Outcome {
     if let Some(name) = &only
         && !["ipv4", "ipv6", "onion"].contains(&name.as_str())
     {
-        return Err(RpcError::parameter(format!("Network not recognized: {name}")));
+        return Err(RpcError::parameter("Network not recognized: expected ipv4, ipv6 or onion"));
     }
     let known = network(context)?.ask(|parts, desk| parts.known_addresses(desk)).ok_or_else(stopping)?;
     let limit = if count == 0 { usize::MAX } else { count };

@@ -156,7 +156,7 @@ fn stale_tip() {
     assert!(told.iter().all(|peer| world.connections.iter().any(|connection| connection.peer == *peer)));
 }
 
-/// AE9. Everything is dead for an hour: the rate of dials stays low, and an operator's peer is retried ever later.
+/// AE9. Everything is dead for an hour: the rate of dials stays low, and an operator's peer is retried once a minute.
 #[test]
 fn no_dial_storm() {
     let manual = v4(60, 1, 1, 1);
@@ -169,7 +169,7 @@ fn no_dial_storm() {
         retries += made.iter().filter(|dial| dial.address == manual).count();
         dials += made.len();
     }
-    assert!((8..20).contains(&retries), "{retries}");
+    assert!((40..70).contains(&retries), "{retries}");
     assert!(dials < 20 * 20, "{dials}");
 }
 
