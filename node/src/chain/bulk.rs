@@ -12,6 +12,9 @@ use std::time::Duration;
 /// While blocks come in from peers, the longest time between two flushes: what readers see is never older.
 const IMPORT_FLUSH_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Who is told of each block's verdict, and may stop the import.
+pub type Judged<'a, K> = dyn FnMut(&mut ChainCore, K, Result<Accepted, SubmitError>) -> ControlFlow<SubmitError> + 'a;
+
 impl ChainCore {
     /// Takes blocks in bulk, parents first. `between` runs after each block and may stop the load. Gives the blocks
     /// taken and what ended it early; what was taken is on disk then.
@@ -39,7 +42,7 @@ impl ChainCore {
         &mut self,
         source: &mut dyn FnMut() -> Feed<K>,
         now: &dyn Fn() -> Now,
-        judged: &mut dyn FnMut(&mut Self, K, Result<Accepted, SubmitError>) -> ControlFlow<SubmitError>,
+        judged: &mut Judged<'_, K>,
     ) -> Result<(), SubmitError> {
         self.flush_interval = self.options.flush_interval.min(IMPORT_FLUSH_INTERVAL);
         let result = self.take_all(source, now, judged);
@@ -51,7 +54,7 @@ impl ChainCore {
         &mut self,
         source: &mut dyn FnMut() -> Feed<K>,
         now: &dyn Fn() -> Now,
-        judged: &mut dyn FnMut(&mut Self, K, Result<Accepted, SubmitError>) -> ControlFlow<SubmitError>,
+        judged: &mut Judged<'_, K>,
     ) -> Result<(), SubmitError> {
         self.usable()?;
         let verifier = self.verifier.clone();

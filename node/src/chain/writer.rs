@@ -64,6 +64,7 @@ struct Inner {
 }
 
 /// Who carries out commands.
+#[expect(clippy::large_enum_variant, reason = "one a node, never moved")]
 enum Engine {
     /// The chain's own thread.
     Thread { inbox: Arc<Inbox>, thread: Mutex<Option<JoinHandle<()>>> },

@@ -177,6 +177,7 @@ pub enum Begun {
 
 /// A compact block with its missing transactions come.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "taken apart at once; the large one is the usual one")]
 pub enum Filled {
     /// Done.
     Complete(Rebuilt),

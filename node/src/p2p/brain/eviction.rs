@@ -108,7 +108,8 @@ fn protect_half(left: &mut Vec<&Candidate>) {
     let (locals, onions) = (count(left, &local), count(left, &onion));
     let reserved = half / 2;
     // The rarer kind first, and what it leaves over is the other's.
-    let kinds: [(usize, &dyn Fn(&Candidate) -> bool); 2] =
+    type Kind<'a> = (usize, &'a dyn Fn(&Candidate) -> bool);
+    let kinds: [Kind<'_>; 2] =
         if locals <= onions { [(locals, &local), (onions, &onion)] } else { [(onions, &onion), (locals, &local)] };
     let mut rest = reserved;
     for (index, (_, of)) in kinds.iter().enumerate() {

@@ -200,18 +200,18 @@ impl Parts {
             .addresses
             .as_deref()
             .map(restore)
-            .and_then(|read| read.inspect_err(|error| anew("peers.dat", error.clone())).ok());
+            .and_then(|read| read.inspect_err(|error| anew("peers.dat", *error)).ok());
         let addresses = addresses.unwrap_or_else(|| Addresses::new(options.allow_private, rng));
         let anchors = memory
             .anchors
             .as_deref()
             .map(addresses::anchors_from_bytes)
-            .and_then(|read| read.inspect_err(|error| anew("anchors.dat", error.clone())).ok());
+            .and_then(|read| read.inspect_err(|error| anew("anchors.dat", *error)).ok());
         let bans = memory
             .bans
             .as_deref()
             .map(|bytes| Bans::from_bytes(bytes, 0))
-            .and_then(|read| read.inspect_err(|error| anew("bans.dat", error.clone())).ok());
+            .and_then(|read| read.inspect_err(|error| anew("bans.dat", *error)).ok());
         let config = OutboundConfig {
             connect: options.only.clone(),
             manual: options.manual.clone(),
@@ -225,7 +225,7 @@ impl Parts {
             gossip: BTreeMap::new(),
             nonces: BTreeSet::new(),
             addresses,
-            bans: bans.unwrap_or_else(Bans::new),
+            bans: bans.unwrap_or_default(),
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
             download: Download::new(),

@@ -282,10 +282,11 @@ impl HeaderSync {
                     // Progress: the peer may be asked again at once about what it announces.
                     state.unconnecting_asked = None;
                 }
-                if state.submitted == 0 && state.presync.is_none() {
-                    if let Some(after) = state.more.take() {
-                        self.ask(desk, peer, &after);
-                    }
+                if state.submitted == 0
+                    && state.presync.is_none()
+                    && let Some(after) = state.more.take()
+                {
+                    self.ask(desk, peer, &after);
                 }
             }
             Err(error) => {

@@ -123,7 +123,7 @@ impl FrameReader {
     }
 
     /// The next frame that is whole.
-    pub fn next(&mut self) -> Option<Received> {
+    pub fn take(&mut self) -> Option<Received> {
         self.ready.pop_front()
     }
 

@@ -402,7 +402,7 @@ impl Session {
             let length = written.expect("a chunk is shorter than a message may be") as u16;
             out[start..start + 2].copy_from_slice(&length.to_le_bytes());
             self.sent += 1;
-            if self.sent % self.rekey_every == 0 {
+            if self.sent.is_multiple_of(self.rekey_every) {
                 self.transport.rekey_outgoing();
             }
         }
@@ -453,7 +453,7 @@ impl Session {
     fn open(&mut self, message: &[u8]) -> Result<(), SessionError> {
         let length = self.transport.read_message(message, &mut self.plain).map_err(|_| SessionError::BadTag)?;
         self.received += 1;
-        if self.received % self.rekey_every == 0 {
+        if self.received.is_multiple_of(self.rekey_every) {
             self.transport.rekey_incoming();
         }
         self.frames.feed(&self.plain[..length])?;
@@ -462,7 +462,7 @@ impl Session {
 
     /// The next frame that has come whole.
     pub fn next_frame(&mut self) -> Option<Received> {
-        self.frames.next()
+        self.frames.take()
     }
 
     /// Bytes held for frames that have not come whole.

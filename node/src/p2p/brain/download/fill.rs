@@ -93,7 +93,8 @@ impl Download {
             }
             let flights: Vec<(PeerId, Duration)> =
                 self.in_flight(&point.hash).map(|(peer, flight)| (peer, flight.asked)).collect();
-            if !flights.is_empty() && !(self.is_oldest(point) && self.hedge_due(&flights, now)) {
+            let hedged = self.is_oldest(point) && self.hedge_due(&flights, now);
+            if !flights.is_empty() && !hedged {
                 continue;
             }
             let able = room.iter().filter(|(peer, (common, _))| {

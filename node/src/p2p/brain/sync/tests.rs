@@ -155,7 +155,7 @@ fn staller_is_replaced() {
 #[test]
 fn lagging_outgoing_peers() {
     let mut lab = Lab::new(3);
-    for block in lab.builder.blocks[1..].to_vec() {
+    for block in lab.builder.blocks[1..].iter().cloned() {
         lab.chain.submit(block).unwrap();
     }
     let mut sync = sync();
