@@ -164,7 +164,7 @@ impl Liar {
                     let records = (0..1_000).map(|_| record([66, rng.random_range(0..4), rng.random(), rng.random()]));
                     send(Message::Addresses(records.collect()));
                 }
-                Lie::LowWork if self.ticks % 8 == 0 => send(Message::Headers(self.headers())),
+                Lie::LowWork if self.ticks.is_multiple_of(8) => send(Message::Headers(self.headers())),
                 Lie::InvalidBlocks | Lie::Withhold if self.ticks % 20 == 1 => {
                     if let Some(block) = self.blocks.last() {
                         send(Message::AnnounceBlock(block.header));
