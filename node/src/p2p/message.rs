@@ -9,6 +9,9 @@ mod body;
 mod codec;
 mod records;
 
+#[cfg(test)]
+mod tests;
+
 pub use body::{BlockTransactions, CompactBlock, Hello, Prefilled, Reference, Serves, services};
 pub use codec::{MessageError, UNKNOWN_FRAME_BYTES_MAX, frame_limit};
 pub use records::{AddressError, AddressRecord, NetAddress, PeerAddress, onion_key, onion_name};
