@@ -11,7 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
-.PHONY: help build run stop test test-long lint bench compat docs
+.PHONY: help build run stop test test-long sim lint bench compat docs
 
 help: ## What there is
 	echo "Setara. Each target installs what a fresh Debian machine lacks and says how long it takes."
@@ -46,6 +46,12 @@ test-long: build ## A thousand kills, thousands of damaged files, millions of da
 	SETARA_FUZZ_ROUNDS=1000000 cargo test --release --locked -p setara-core --test decoders
 	SETARA_KILLS=1000 SETARA_FLIPS=2000 cargo test --release --locked -p setara-tests \
 		--test crash --test crash_load --test damage --test faults --test startup -- --nocapture
+
+SEEDS ?= 1000
+sim: ## The network in virtual time under SEEDS seeds (default 1000: about ten minutes)
+	scripts/dependencies build
+	scripts/stage "simulating the network ($(SEEDS) seeds)"
+	SETARA_SIM_SEEDS=$(SEEDS) cargo test --release --locked --workspace --test simulation -- --nocapture honest_nodes
 
 lint: ## Format and clippy, with cargo-deny where it is installed (first time as long as a build)
 	scripts/dependencies build
