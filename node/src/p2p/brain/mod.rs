@@ -34,6 +34,9 @@ pub mod relay;
 pub mod requests;
 pub mod sync;
 
+#[cfg(test)]
+mod tests;
+
 use crate::chain::{ChainHandle, Now};
 use crate::mempool::Mempool;
 use crate::p2p::message::PeerAddress;

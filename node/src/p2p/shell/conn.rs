@@ -31,6 +31,8 @@ const READ_BYTES: usize = 64 << 10;
 const WRITE_BYTES: usize = 64 << 10;
 /// Bytes of messages decoded but not yet seen by the brain, all peers together, in KiB: a few of the largest blocks.
 pub const INBOUND_KIB_MAX: usize = 48 << 10;
+/// Bytes of an answer with parts of a block, at the most: a frame's length has 24 bits, and parts carry lengths.
+const PARTS_BYTES_MAX: usize = 16_000_000;
 /// Frames of unknown kinds that a connection may send; later versions announce new kinds by service bits instead.
 const UNKNOWN_FRAMES_MAX: u32 = 1_000;
 
@@ -317,12 +319,17 @@ fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, St
             Some(block) => Message::CompactBlock(Box::new(CompactBlock::of(&block, rand::random()))).encode(),
             None => missing(hash),
         },
-        Item::BlockTransactions(hash, indexes) => match view.block(&hash)? {
-            Some(Block { transactions, .. }) => {
-                let wanted = indexes.iter().filter_map(|index| transactions.get(*index as usize).cloned());
-                let transactions = wanted.collect();
-                Message::BlockTransactions(Box::new(BlockTransactions { hash, transactions })).encode()
-            }
+        Item::BlockTransactions(hash, indexes) => match view.body(&hash)? {
+            // So much of the block that it is better sent whole, and always fits a frame.
+            Some(body) if indexes.len() * 4 + body.len() > PARTS_BYTES_MAX => Message::Block(body.into()).encode(),
+            Some(_) => match view.block(&hash)? {
+                Some(Block { transactions, .. }) => {
+                    let wanted = indexes.iter().filter_map(|index| transactions.get(*index as usize).cloned());
+                    let transactions = wanted.collect();
+                    Message::BlockTransactions(Box::new(BlockTransactions { hash, transactions })).encode()
+                }
+                None => missing(hash),
+            },
             None => missing(hash),
         },
     })
