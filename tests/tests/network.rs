@@ -1,0 +1,179 @@
+//! The network over real processes on loopback: payments from end to end, partitions, invites.
+
+use serde_json::{Value, json};
+use setara_tests::process::{NodeProcess, Setup, binary, wait_until};
+use setara_tests::wallet::Wallet;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// Where a node listens for peers.
+fn listens(folder: &Path) -> String {
+    wait_until("a node that listens for peers", || {
+        let endpoints: Value = serde_json::from_slice(&std::fs::read(folder.join("endpoints.json")).ok()?).ok()?;
+        endpoints["p2p"].as_str().map(str::to_owned)
+    })
+}
+
+/// A dev node that dials `to` and nobody else, or nobody at all.
+fn node(directory: &Path, name: &str, to: &[&str]) -> (NodeProcess, String) {
+    let setup = Setup::dev(directory.join(name));
+    let setup = to.iter().fold(setup, |setup, peer| setup.with(["--connect", peer]));
+    let node = setup.start();
+    let address = listens(&setup.network_dir());
+    (node, address)
+}
+
+fn tip(node: &NodeProcess) -> Value {
+    node.call("getbestblockhash", json!([]))
+}
+
+fn agree(nodes: &[&NodeProcess]) {
+    wait_until("nodes that agree on the tip", || {
+        let first = tip(nodes[0]);
+        nodes.iter().all(|node| tip(node) == first).then_some(())
+    });
+}
+
+fn waiting(node: &NodeProcess, txid: &str) -> bool {
+    node.call("getrawmempool", json!([])).as_array().is_some_and(|all| all.iter().any(|one| one == txid))
+}
+
+/// A payment made at one end of a line is mined at the other and confirmed everywhere.
+#[test]
+fn network_three_in_a_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, at_a) = node(directory.path(), "a", &[]);
+    let (b, at_b) = node(directory.path(), "b", &[&at_a]);
+    let (c, _) = node(directory.path(), "c", &[&at_b]);
+    let alice = Wallet::at(directory.path(), "alice", &a);
+    let (_, address) = alice.create();
+    let bob = Wallet::at(directory.path(), "bob", &c);
+    let (_, other) = bob.create();
+    a.call("generatetoaddress", json!([1, address]));
+    a.call("generatetoaddress", json!([100, other]));
+    agree(&[&a, &b, &c]);
+    let (txid, _) = alice.send(&other, "1.5");
+    wait_until("the payment at the other end", || waiting(&c, &txid).then_some(()));
+    c.call("generatetoaddress", json!([1, other]));
+    agree(&[&a, &b, &c]);
+    for node in [&a, &b, &c] {
+        assert!(!waiting(node, &txid));
+        let shown = node.call("getrawtransaction", json!([txid, true]));
+        assert_eq!(shown["confirmations"], 1);
+    }
+    let peers = b.call("getpeerinfo", json!([]));
+    let kinds: Vec<&str> = peers.as_array().unwrap().iter().filter_map(|peer| peer["subver"].as_str()).collect();
+    assert!(kinds.len() >= 2 && kinds.iter().all(|agent| agent.starts_with("/Setara:")), "{kinds:?}");
+}
+
+/// Both sides of a partition mine; when it heals, most work wins and the loser's payment waits again.
+#[test]
+fn network_partition_heals() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, at_a) = node(directory.path(), "a", &[]);
+    let (b, _) = node(directory.path(), "b", &[&at_a]);
+    let alice = Wallet::at(directory.path(), "alice", &a);
+    let (_, address) = alice.create();
+    let bob = Wallet::at(directory.path(), "bob", &b);
+    let (_, other) = bob.create();
+    a.call("generatetoaddress", json!([1, address]));
+    a.call("generatetoaddress", json!([100, other]));
+    agree(&[&a, &b]);
+    for node in [&a, &b] {
+        node.call("setnetworkactive", json!([false]));
+        wait_until("no connection", || (node.call("getconnectioncount", json!([])) == 0).then_some(()));
+    }
+    let (txid, _) = alice.send(&other, "1");
+    a.call("generatetoaddress", json!([2, address]));
+    assert!(!waiting(&a, &txid), "it is mined on this side");
+    b.call("generatetoaddress", json!([3, other]));
+    let winner = tip(&b);
+    for node in [&a, &b] {
+        node.call("setnetworkactive", json!([true]));
+    }
+    agree(&[&a, &b]);
+    assert_eq!(tip(&a), winner, "most work wins");
+    wait_until("the payment in the loser's mempool", || waiting(&a, &txid).then_some(()));
+}
+
+/// Ended when dropped.
+struct Joined(Child);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn join(invite: &str, data_dir: &Path) -> Command {
+    let mut command = Command::new(binary("setara-node"));
+    command.args(["join", invite, "--rpc-listen", "127.0.0.1:0", "--p2p-listen", "127.0.0.1:0", "--allow-private"]);
+    command.arg("--data-dir").arg(data_dir).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// One string brings another machine in; one that means another network, or another peer, brings nobody in.
+#[test]
+fn network_invite_and_join() {
+    let directory = tempfile::tempdir().unwrap();
+    let genesis = directory.path().join("mine.json");
+    let made = Command::new(binary("setara-node"))
+        .args(["genesis", "new", "--name", "invited", "--prefix", "inv", "--out"])
+        .arg(&genesis)
+        .output()
+        .unwrap();
+    assert!(made.status.success());
+    let setup = Setup::genesis(directory.path().join("a"), "invited", &genesis);
+    let setup = setup.with(["--lasting-identity", "--allow-private"]);
+    let a = setup.start();
+    let address = listens(&setup.network_dir());
+    let output = Command::new(binary("setara-node"))
+        .args(["invite", "--lasting-identity", "--address", &address, "--genesis"])
+        .arg(&genesis)
+        .arg("--data-dir")
+        .arg(directory.path().join("a"))
+        .output()
+        .unwrap();
+    let invite = String::from_utf8(output.stdout).unwrap().trim().to_owned();
+    assert!(invite.starts_with("setara://") && invite.contains('@'), "{invite}");
+
+    let other = directory.path().join("b");
+    let _joined = Joined(join(&invite, &other).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    listens(&other.join("invited"));
+    wait_until("the newcomer", || (a.call("getconnectioncount", json!([])).as_u64()? > 0).then_some(()));
+    assert!(other.join("invited.genesis.json").exists());
+
+    let (start, end) = invite.split_at(invite.len() - 4);
+    let wrong = format!("{start}{}", if end == "0000" { "1111" } else { "0000" });
+    let key = invite.split(['/', '@']).nth(2).unwrap();
+    let swapped = invite.replacen(&key[..2], if &key[..2] == "00" { "11" } else { "00" }, 1);
+    for (invite, reason) in [(wrong, "another network"), (swapped, "another key")] {
+        let nowhere = directory.path().join("nowhere");
+        let output = join(&invite, &nowhere).output().unwrap();
+        let shown = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success(), "{shown}");
+        assert!(shown.contains(reason) || shown.contains("wrong network"), "{shown}");
+        assert!(!nowhere.exists());
+    }
+}
+
+/// Nodes of two networks say on both sides why they do not talk.
+#[test]
+fn network_foreign_nodes_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let (dev, at_dev) = node(directory.path(), "dev", &[]);
+    let foreign = Command::new(binary("setara-node"))
+        .args(["--network", "test", "--connect", &at_dev, "--rpc-listen", "127.0.0.1:0", "--no-listen"])
+        .arg("--data-dir")
+        .arg(directory.path().join("test"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _foreign = Joined(foreign);
+    assert!(dev.wait_for_log("wrong network"), "{}", dev.log());
+    let log = directory.path().join("test").join("test").join("setara.log");
+    wait_until("the other side's line", || std::fs::read_to_string(&log).ok()?.contains("wrong network").then_some(()));
+}
