@@ -1,7 +1,7 @@
 //! What the peer-to-peer network keeps between runs: addresses, anchors, bans, and the identity if one is wanted.
 //!
-//! Every file carries a checksum and is replaced in one step; one that cannot be read is told of and begun anew, since
-//! nothing in it is dear. Anchors are used once: their file goes as soon as it is read, so that a node which dies on its
+//! Every file is replaced in one step. All but the identity, which is 32 secret bytes, carry a checksum; one that cannot be
+//! read is told of and begun anew, since nothing in it is dear. Anchors are used once: their file goes as soon as it is read, so that a node which dies on its
 //! way up does not dial them for ever.
 
 use std::fs::{self, File, OpenOptions};
