@@ -136,7 +136,9 @@ fn rpc_no_argument_makes_a_method_panic() {
     let client = node.client();
     let mut random = SmallRng::seed_from_u64(SEED);
     let (mut answered, mut refused) = (0, 0);
-    for method in registry::methods().filter(|method| method.name != "stop") {
+    // `waitforblock` and its kin wait for ever if nobody says otherwise; they have a test of their own.
+    let waits = |name: &str| name.starts_with("waitfor");
+    for method in registry::methods().filter(|method| method.name != "stop" && !waits(method.name)) {
         for round in 0..ROUNDS {
             let params = match round % 5 {
                 // By name, too; known and unknown.
@@ -176,4 +178,34 @@ fn rpc_no_argument_makes_a_method_panic() {
     }
     assert!(answered > 500 && refused > 1_000, "{answered} answered, {refused} refused");
     assert!(node.chain.fault().is_none());
+}
+
+/// RW6. What waits, waits as long as it was told and no longer, and answers at once when there is nothing to wait for.
+#[test]
+fn rpc_waiting_ends_when_it_was_told() {
+    let (node, _) = node();
+    let client = node.client();
+    let tip = client.call("getbestblockhash", json!([])).unwrap();
+    let height = client.call("getblockcount", json!([])).unwrap();
+    let other = "ab".repeat(32);
+    for (method, params) in [
+        ("waitfornewblock", json!([1])),
+        ("waitfornewblock", json!([0, other])),
+        ("waitforblock", json!([tip])),
+        ("waitforblock", json!([other, 1])),
+        ("waitforblockheight", json!([height])),
+        ("waitforblockheight", json!([1_000_000, 1])),
+        ("waitforblockheight", json!([-5])),
+    ] {
+        let answer = client.call(method, params.clone()).unwrap();
+        assert_eq!(answer, json!({"hash": tip, "height": height}), "{method} {params}");
+    }
+    for (method, params) in [
+        ("waitfornewblock", json!([-1])),
+        ("waitforblock", json!(["xyz", 1])),
+        ("waitforblock", json!([])),
+        ("waitforblockheight", json!([1, -1])),
+    ] {
+        assert!(matches!(client.call(method, params.clone()), Err(ClientError::Rpc { .. })), "{method} {params}");
+    }
 }
