@@ -147,9 +147,9 @@ impl Setup {
             None => Command::new(node),
         };
         command.args(&self.arguments).arg("--data-dir").arg(&self.data_dir).args(["--rpc-listen", "127.0.0.1:0"]);
-        // Nodes of different tests run at the same time.
+        // Nodes of different tests run at the same time, on one network: they must not find each other.
         if !self.arguments.iter().any(|argument| argument == "--p2p-listen" || argument == "--no-listen") {
-            command.args(["--p2p-listen", "127.0.0.1:0"]);
+            command.arg("--no-listen");
         }
         // Settings of whoever runs the tests must not reach the node.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETARA_")) {

@@ -16,7 +16,7 @@ fn listens(folder: &Path) -> String {
 
 /// A dev node that dials `to` and nobody else, or nobody at all.
 fn node(directory: &Path, name: &str, to: &[&str]) -> (NodeProcess, String) {
-    let setup = Setup::dev(directory.join(name));
+    let setup = Setup::dev(directory.join(name)).with(["--p2p-listen", "127.0.0.1:0"]);
     let setup = to.iter().fold(setup, |setup, peer| setup.with(["--connect", peer]));
     let node = setup.start();
     let address = listens(&setup.network_dir());
@@ -125,7 +125,7 @@ fn network_invite_and_join() {
         .unwrap();
     assert!(made.status.success());
     let setup = Setup::genesis(directory.path().join("a"), "invited", &genesis);
-    let setup = setup.with(["--lasting-identity", "--allow-private"]);
+    let setup = setup.with(["--p2p-listen", "127.0.0.1:0", "--lasting-identity", "--allow-private"]);
     let a = setup.start();
     let address = listens(&setup.network_dir());
     let output = Command::new(binary("setara-node"))
