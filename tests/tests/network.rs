@@ -5,6 +5,7 @@ use setara_tests::process::{NodeProcess, Setup, binary, wait_until};
 use setara_tests::wallet::Wallet;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 /// Where a node listens for peers.
 fn listens(folder: &Path) -> String {
@@ -27,11 +28,23 @@ fn tip(node: &NodeProcess) -> Value {
     node.call("getbestblockhash", json!([]))
 }
 
+/// A peer that a node lost at a bad moment is given up after a minute; only then is another asked.
+const PATIENCE: Duration = Duration::from_secs(240);
+const POLL: Duration = Duration::from_millis(50);
+
 fn agree(nodes: &[&NodeProcess]) {
-    wait_until("nodes that agree on the tip", || {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
         let first = tip(nodes[0]);
-        nodes.iter().all(|node| tip(node) == first).then_some(())
-    });
+        if nodes.iter().all(|node| tip(node) == first) {
+            return;
+        }
+        if Instant::now() > deadline {
+            let logs: Vec<String> = nodes.iter().map(|node| node.log()).collect();
+            panic!("nodes do not agree on the tip:\n{}", logs.join("\n---\n"));
+        }
+        std::thread::sleep(POLL);
+    }
 }
 
 fn waiting(node: &NodeProcess, txid: &str) -> bool {
