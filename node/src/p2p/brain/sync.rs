@@ -63,6 +63,8 @@ struct SyncPeer {
     passed_over_until: Duration,
     unconnecting: u32,
     unconnecting_asked: Option<Duration>,
+    /// Something unconnected was announced while the last question about such had no answer: it is asked again.
+    missed: bool,
     presync: Option<Box<Presync>>,
     shown: Option<HeaderPoint>,
     lagging: Lagging,
@@ -99,6 +101,7 @@ impl HeaderSync {
             passed_over_until: Duration::ZERO,
             unconnecting: 0,
             unconnecting_asked: None,
+            missed: false,
             presync: None,
             shown: None,
             lagging: Lagging::default(),
@@ -256,11 +259,15 @@ impl HeaderSync {
     fn on_unconnecting(&mut self, desk: &mut Desk<'_>, peer: PeerId, answer: bool) {
         let now = desk.monotonic();
         let Some(state) = self.peers.get_mut(&peer) else { return };
-        state.unconnecting += 1;
+        let due = state.unconnecting_asked.is_none_or(|asked| now >= asked + UNCONNECTING_INTERVAL);
+        // Blocks that follow one another faster than a question is answered are no offence.
+        if due || answer {
+            state.unconnecting += 1;
+        }
         if state.unconnecting >= UNCONNECTING_MAX {
             return desk.blame(peer, Offence::HeadersUnconnecting);
         }
-        let due = state.unconnecting_asked.is_none_or(|asked| now >= asked + UNCONNECTING_INTERVAL);
+        state.missed = !due;
         if due {
             state.unconnecting_asked = Some(now);
             let best = desk.chain.headers().best().point().hash;
@@ -281,6 +288,10 @@ impl HeaderSync {
                 if taken.new > 0 {
                     // Progress: the peer may be asked again at once about what it announces.
                     state.unconnecting_asked = None;
+                    if std::mem::take(&mut state.missed) {
+                        state.unconnecting_asked = Some(desk.monotonic());
+                        state.more.get_or_insert(taken.last.hash);
+                    }
                 }
                 if state.submitted == 0
                     && state.presync.is_none()
@@ -325,6 +336,16 @@ impl HeaderSync {
         }
         for (peer, state) in &mut self.peers {
             state.serving.tick(desk, *peer);
+        }
+        let due = |asked: Duration| now >= asked + UNCONNECTING_INTERVAL;
+        let missed = self.peers.iter().filter(|(_, state)| state.missed && state.unconnecting_asked.is_none_or(due));
+        for peer in missed.map(|(peer, _)| *peer).collect::<Vec<_>>() {
+            if let Some(state) = self.peers.get_mut(&peer) {
+                state.missed = false;
+                state.unconnecting_asked = Some(now);
+            }
+            let best = desk.chain.headers().best().point().hash;
+            self.ask(desk, peer, &best);
         }
         self.check_lagging(desk);
         self.choose(desk);

@@ -10,6 +10,7 @@ use super::BlockRelay;
 use crate::chain::{KnownHeader, View};
 use crate::p2p::limits::REQUESTED_BLOCKS_MAX;
 use crate::p2p::message::{BlockTransactions, Message, Reference};
+use crate::store::schema::flags;
 use rand::RngExt;
 use setara_core::hash::BlockHash;
 use setara_core::limits::TRANSACTION_BYTES_MIN;
@@ -106,6 +107,10 @@ fn servable(desk: &Desk<'_>, view: &View, hash: &BlockHash) -> Option<Servable> 
     let known = headers.get(hash).filter(|known| known.has_body && !known.bad)?;
     // A fault of the store is the chain's to report; here it means that the block cannot be had.
     let row = view.header(hash).ok()??;
+    if row.flags & flags::BODY == 0 {
+        // Headers came first, and the body has not been stored yet.
+        return None;
+    }
     if view.hash_at(known.state.height).ok()? != Some(*hash) {
         let age = headers.best().header.time.saturating_sub(known.header.time);
         if !known.connected || age >= STALE_SECONDS_MAX {

@@ -92,22 +92,39 @@ fn malformed_headers() {
     }
 }
 
-/// BR4. Blocks above unknown ones: one question in two minutes, blame after ten.
+/// BR4. Blocks above unknown ones, however many at once: one question in two minutes, blame after ten such questions.
 #[test]
 fn unconnecting_headers() {
     let mut lab = Lab::new(5);
     let mut sync = sync();
     let header = lab.headers()[4];
     lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::Inbound));
-    let mut asked = 0;
-    for _ in 0..9 {
-        let actions = lab.run(|desk| sync.on_unknown_header(desk, PeerId(1), header));
-        asked += asks(&actions).len();
-        assert!(blames(&actions).is_empty());
+    for round in 1..10 {
+        let mut asked = 0;
+        for _ in 0..50 {
+            let actions = lab.run(|desk| sync.on_unknown_header(desk, PeerId(1), header));
+            asked += asks(&actions).len();
+            assert!(blames(&actions).is_empty(), "round {round}");
+        }
+        assert_eq!(asked, 1, "round {round}");
+        lab.now.monotonic += Duration::from_secs(120);
     }
-    assert_eq!(asked, 1);
     let actions = lab.run(|desk| sync.on_unknown_header(desk, PeerId(1), header));
     assert_eq!(blames(&actions), ["headers-unconnecting"]);
+}
+
+/// A block that is announced while the question about the one before has no answer is asked about in its turn.
+#[test]
+fn announcements_during_a_question_are_not_lost() {
+    let mut lab = Lab::new(5);
+    let mut sync = sync();
+    let header = lab.headers()[4];
+    lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::Inbound));
+    lab.run(|desk| sync.on_unknown_header(desk, PeerId(1), header));
+    lab.run(|desk| sync.on_unknown_header(desk, PeerId(1), header));
+    lab.now.monotonic += Duration::from_secs(120);
+    let actions = lab.run(|desk| sync.tick(desk));
+    assert_eq!(asks(&actions).len(), 1);
 }
 
 /// BR1. Without enough work nothing is given to the chain.
