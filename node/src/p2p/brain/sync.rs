@@ -39,6 +39,8 @@ const PASSED_OVER: Duration = Duration::from_secs(600);
 const UNCONNECTING_INTERVAL: Duration = Duration::from_secs(120);
 /// Headers that lead nowhere known, in a row, before it is an offence (Core's value).
 const UNCONNECTING_MAX: u32 = 10;
+/// What was announced while a question had no answer is asked about after this time.
+const MISSED_INTERVAL: Duration = Duration::from_secs(3);
 /// Blocks below the tip whose work a chain may lack and still be stored at once: a day.
 const ANTI_DOS_BLOCKS: u32 = 1_440;
 
@@ -337,7 +339,7 @@ impl HeaderSync {
         for (peer, state) in &mut self.peers {
             state.serving.tick(desk, *peer);
         }
-        let due = |asked: Duration| now >= asked + UNCONNECTING_INTERVAL;
+        let due = |asked: Duration| now >= asked + MISSED_INTERVAL;
         let missed = self.peers.iter().filter(|(_, state)| state.missed && state.unconnecting_asked.is_none_or(due));
         for peer in missed.map(|(peer, _)| *peer).collect::<Vec<_>>() {
             if let Some(state) = self.peers.get_mut(&peer) {
