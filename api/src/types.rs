@@ -180,17 +180,24 @@ pub struct AcceptFees {
     /// Coins per 1,000 bytes.
     #[serde(rename = "effective-feerate", default, skip_serializing_if = "Option::is_none")]
     pub effective_feerate: Option<Coins>,
+    /// The transactions that the rate is of.
+    #[serde(rename = "effective-includes", default)]
+    pub effective_includes: Vec<WtxId>,
 }
 
 /// One verdict of `testmempoolaccept`.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct MempoolAccept {
     /// The transaction judged.
     pub txid: TxId,
     /// With its witnesses.
     pub wtxid: WtxId,
-    /// The verdict.
-    pub allowed: bool,
+    /// The verdict; absent where another transaction of the list kept this one from being judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<bool>,
+    /// Why the list as a whole cannot be judged.
+    #[serde(rename = "package-error", default, skip_serializing_if = "Option::is_none")]
+    pub package_error: Option<String>,
     /// Bytes; present when allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vsize: Option<u64>,

@@ -187,7 +187,7 @@ impl Node {
     /// Whether the node would take a transaction; its reason if not.
     pub fn would_take(&self, hex: &str) -> Result<Result<(), String>, WalletError> {
         let verdict = self.ask(self.client.test_mempool_accept(hex))?;
-        Ok(if verdict.allowed {
+        Ok(if verdict.allowed == Some(true) {
             Ok(())
         } else {
             let reason = verdict.reject_details.or(verdict.reject_reason).unwrap_or_default();

@@ -85,7 +85,8 @@ pub(super) const TRANSACTION: Kind = Kind::Object(&[
 const ACCEPT: Kind = Kind::Object(&[
     Field::new("txid", Kind::Hash, "The transaction."),
     Field::new("wtxid", Kind::Hash, "With its witnesses."),
-    Field::new("allowed", Kind::Bool, "The verdict."),
+    Field::optional("allowed", Kind::Bool, "The verdict; absent if one before it was refused, or with package-error."),
+    Field::optional("package-error", Kind::Text, "Why the list cannot be judged as a whole."),
     Field::optional("vsize", Kind::Integer, "Bytes."),
     Field::optional(
         "fees",
@@ -136,7 +137,11 @@ pub(super) const METHODS: &[Method] = &[
     row(
         "testmempoolaccept",
         &[
-            Param::required("rawtxs", Kind::Array(&Kind::Hex), "Up to 25 transactions, each judged alone."),
+            Param::required(
+                "rawtxs",
+                Kind::Array(&Kind::Hex),
+                "Up to 25 transactions, parents first; each judged as if those before it had entered.",
+            ),
             MAX_FEE_RATE,
         ],
         Kind::Array(&ACCEPT),

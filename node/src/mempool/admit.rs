@@ -72,7 +72,10 @@ pub(super) enum Mode {
     Enter,
     /// Enter, and leave giving up what pays least to the next that enters.
     Untrimmed,
+    /// Change nothing.
     Test,
+    /// Enter unnoticed, replacing nothing; [`Mempool::test_package`] takes all out again under the same lock.
+    Trial,
 }
 
 impl Mempool {
@@ -100,7 +103,11 @@ impl Mempool {
         self.admit(saved.into_iter().map(arrive).collect(), Mode::Enter)
     }
 
-    fn admit(&self, arrivals: Vec<(Transaction, Arrival)>, mode: Mode) -> Vec<Result<Accepted, MempoolError>> {
+    pub(super) fn admit(
+        &self,
+        arrivals: Vec<(Transaction, Arrival)>,
+        mode: Mode,
+    ) -> Vec<Result<Accepted, MempoolError>> {
         let mut verdicts = Vec::with_capacity(arrivals.len());
         let mut arrivals = arrivals.into_iter().peekable();
         while arrivals.peek().is_some() {
@@ -129,7 +136,12 @@ impl Mempool {
         self.verify(&mut resolved);
         let inner = &mut *self.inner.lock();
         let enter = |resolved: Result<Resolved, _>| self.enter(inner, resolved?, mode);
-        let verdicts = resolved.into_iter().map(enter).collect();
+        let verdicts: Vec<Result<Accepted, _>> = resolved.into_iter().map(enter).collect();
+        if mode == Mode::Trial {
+            let entered = verdicts.iter().flatten().filter_map(|accepted| inner.graph.id_of(&accepted.ids.txid));
+            let entered = entered.collect();
+            inner.graph.remove(&entered);
+        }
         self.publish(inner);
         verdicts
     }
@@ -210,6 +222,9 @@ impl Mempool {
             return Err(MempoolError::MissingInputs { outpoint: input.outpoint });
         }
         let standing = inner.standing(&self.options, &candidate)?;
+        if mode == Mode::Trial && !standing.is_free() {
+            return Err(MempoolError::ReplacementInPackage);
+        }
         let Candidate { transaction, checked, arrival } = candidate;
         let (ids, fee) = (checked.ids, checked.fee);
         let entry = Entry {
@@ -241,7 +256,9 @@ impl Mempool {
                 return Err(MempoolError::ReplacementDiagram);
             }
         }
-        if mode != Mode::Test {
+        if mode == Mode::Trial {
+            inner.graph.commit(plan, entry);
+        } else if mode != Mode::Test {
             let (feerate, height, watched) = (entry.feerate(), inner.tip_height(), entry.watched);
             inner.oldest = inner.oldest.min(entry.time);
             let (id, removed) = inner.graph.commit(plan, entry);

@@ -114,6 +114,9 @@ pub enum MempoolError {
     /// A replacement that does not make the mempool more worth mining.
     #[error("it would not improve the mempool's feerate diagram")]
     ReplacementDiagram,
+    /// A list is tested as a whole only where it replaces nothing.
+    #[error("it would replace a transaction of the mempool, which a list that is tested together may not")]
+    ReplacementInPackage,
     /// Too many unconfirmed transactions would hang together.
     #[error("its cluster would have {} transactions and {} bytes", .0.count, .0.size)]
     Cluster(ClusterLimit),
@@ -147,6 +150,7 @@ impl MempoolError {
             Self::ReplacementFee { .. } => "insufficient fee",
             Self::ReplacementClusters { .. } => "too many potential replacements",
             Self::ReplacementDiagram => "replacement-failed",
+            Self::ReplacementInPackage => "bip125-replacement-disallowed",
             Self::Cluster(_) => "too-large-cluster",
             Self::Store(_) => "store-fault",
         }
@@ -174,6 +178,7 @@ impl MempoolError {
             | Self::ReplacementFee { .. }
             | Self::ReplacementClusters { .. }
             | Self::ReplacementDiagram
+            | Self::ReplacementInPackage
             | Self::Cluster(_) => Refusal::Policy,
             Self::Store(_) => Refusal::Fault,
         }

@@ -44,7 +44,7 @@ pub use arrange::{CLUSTER_BYTES_MAX, ClusterLimit};
 pub use error::{MempoolError, Refusal};
 pub use estimate::{TARGET_MAX, TARGET_MIN};
 pub use linearize::CLUSTER_TRANSACTIONS_MAX;
-pub use package::PackageVerdicts;
+pub use package::{PACKAGE_TRANSACTIONS_MAX, PackageError, PackageVerdicts};
 pub use persist::{Loaded, PersistError};
 pub use policy::{Options, REPLACED_CLUSTERS_MAX, TRANSACTION_BYTES_MAX};
 pub use query::{EntryInfo, Estimate, Info, Selected, Selection};

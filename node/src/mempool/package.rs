@@ -1,22 +1,91 @@
-//! One parent with one child: a parent that pays too little by itself enters when its child pays for both.
+//! Transactions that are judged together.
 //!
-//! Both enter or neither does. The parent may replace nothing: what it pushed out could not be brought back if the
-//! child then fails.
+//! One parent with one child: a parent that pays too little by itself enters when its child pays for both. Both enter or
+//! neither does. The parent may replace nothing: what it pushed out could not be brought back if the child then fails.
+//!
+//! A list that is only tested: each as if those before it had entered.
 
 use super::admit::{Accepted, Arrival, Candidate, Mode};
 use super::error::MempoolError;
 use super::feerate::fee_for;
-use super::replace::Standing;
-use super::{Leave, Mempool, policy};
+use super::{CLUSTER_BYTES_MAX, Leave, Mempool, policy};
 use setara_core::amount::Amount;
-use setara_core::transaction::{Input, Transaction};
-use std::collections::BTreeSet;
+use setara_core::transaction::{Input, Transaction, TransactionIds};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
+
+/// The most transactions in a list that is tested together, as in Bitcoin Core: room for any cluster that people build,
+/// and at most some milliseconds under the mempool's lock.
+pub const PACKAGE_TRANSACTIONS_MAX: usize = 25;
 
 /// Verdicts on a parent and its child.
 pub type PackageVerdicts = [Result<Accepted, MempoolError>; 2];
 
+/// Why a list cannot be judged together, whatever its transactions are worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PackageError {
+    /// More than [`PACKAGE_TRANSACTIONS_MAX`].
+    #[error("package-too-many-transactions")]
+    TooMany,
+    /// Together larger than any cluster may be.
+    #[error("package-too-large")]
+    TooLarge,
+    /// One stands there twice, be it with another witness.
+    #[error("package-contains-duplicates")]
+    Duplicates,
+    /// A child before its parent.
+    #[error("package-not-sorted")]
+    NotSorted,
+    /// Two spend the same coin.
+    #[error("conflict-in-package")]
+    Conflict,
+}
+
+/// Whether these can be judged together at all.
+fn check_package(transactions: &[(&Transaction, TransactionIds)]) -> Result<(), PackageError> {
+    if transactions.len() > PACKAGE_TRANSACTIONS_MAX {
+        return Err(PackageError::TooMany);
+    }
+    let size = transactions.iter().map(|(_, ids)| ids.size).fold(0, u64::saturating_add);
+    if transactions.len() > 1 && size > CLUSTER_BYTES_MAX {
+        return Err(PackageError::TooLarge);
+    }
+    let mut later = HashSet::new();
+    if !transactions.iter().all(|(_, ids)| later.insert(ids.txid)) {
+        return Err(PackageError::Duplicates);
+    }
+    let mut spent = HashSet::new();
+    for (transaction, ids) in transactions {
+        if transaction.inputs.iter().any(|input| later.contains(&input.outpoint.txid)) {
+            return Err(PackageError::NotSorted);
+        }
+        later.remove(&ids.txid);
+    }
+    // Within one transaction a coin that is spent twice breaks a rule, and is named by it.
+    for (transaction, _) in transactions {
+        let own: HashSet<_> = transaction.inputs.iter().map(|input| input.outpoint).collect();
+        if own.into_iter().any(|outpoint| !spent.insert(outpoint)) {
+            return Err(PackageError::Conflict);
+        }
+    }
+    Ok(())
+}
+
 impl Mempool {
+    /// What [`Self::submit_many`] would say to a list, parents first; changes nothing. Each is judged as if those before
+    /// it had entered, and as in Bitcoin Core none may replace what is here. Whether one would be evicted at once is not
+    /// part of it.
+    pub fn test_package(
+        &self,
+        transactions: Vec<Transaction>,
+    ) -> Result<Vec<Result<Accepted, MempoolError>>, PackageError> {
+        let listed: Vec<_> = transactions.iter().map(|transaction| (transaction, transaction.ids())).collect();
+        check_package(&listed)?;
+        drop(listed);
+        let arrival = Arrival { time: self.clock.unix_seconds(), watched: false };
+        Ok(self.admit(transactions.into_iter().map(|transaction| (transaction, arrival)).collect(), Mode::Trial))
+    }
+
     /// Takes a parent and its child in. If the parent pays enough by itself, they are judged one after the other, as by
     /// [`Self::submit_many`].
     pub fn submit_package(&self, parent: Transaction, child: Transaction) -> PackageVerdicts {
@@ -57,7 +126,7 @@ impl Mempool {
         };
         let inner = &mut *self.inner.lock();
         match inner.standing(&self.options, &parent.candidate) {
-            Ok(Standing::Conflicts(conflicts)) if conflicts.is_empty() => {}
+            Ok(standing) if standing.is_free() => {}
             Ok(_) => return [Err(MempoolError::BelowMempoolFloor { got, needed }), Err(orphaned())],
             Err(error) => return [Err(error), Err(orphaned())],
         }

@@ -19,6 +19,13 @@ pub(super) enum Standing {
     Twin(Id),
 }
 
+impl Standing {
+    /// Whether nothing would be replaced.
+    pub(super) fn is_free(&self) -> bool {
+        matches!(self, Self::Conflicts(conflicts) if conflicts.is_empty())
+    }
+}
+
 impl Inner {
     /// What is here already, and as much of the replacement rules as is cheap.
     pub(super) fn standing(&self, options: &Options, candidate: &Candidate) -> Result<Standing, MempoolError> {

@@ -7,6 +7,7 @@ mod estimating;
 mod limits;
 mod locks;
 mod model;
+mod packages;
 mod persistence;
 mod relaying;
 mod reorganisation;

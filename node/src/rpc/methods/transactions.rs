@@ -3,7 +3,7 @@
 use super::blockchain::{found_block, place};
 use super::{found_header, store_failed};
 use crate::chain::View;
-use crate::mempool::{Accepted, MempoolError, Refusal};
+use crate::mempool::{Accepted, MempoolError, PACKAGE_TRANSACTIONS_MAX, Refusal};
 use crate::rpc::args::{self, Args};
 use crate::rpc::context::RpcContext;
 use crate::rpc::convert;
@@ -25,8 +25,6 @@ use std::sync::Arc;
 
 /// Fee rate that is taken for a mistake unless the caller says otherwise, per 1,000 bytes: a tenth of a coin.
 const MAX_FEE_RATE: Amount = Amount::from_sen(SEN_PER_COIN / 10);
-/// Transactions in one `testmempoolaccept`, as in Bitcoin Core.
-const TEST_MAX: usize = 25;
 /// First byte of a coinbase's encoding.
 const KIND_COINBASE: u8 = 0;
 
@@ -213,44 +211,56 @@ pub(super) fn refused(error: &MempoolError) -> RpcError {
 
 pub(super) fn testmempoolaccept(context: &RpcContext, args: &Args) -> Outcome {
     let texts = args.texts("rawtxs")?;
-    if texts.is_empty() || texts.len() > TEST_MAX {
-        let message = format!("Array must contain between 1 and {TEST_MAX} transactions.");
+    if texts.is_empty() || texts.len() > PACKAGE_TRANSACTIONS_MAX {
+        let message = format!("Array must contain between 1 and {PACKAGE_TRANSACTIONS_MAX} transactions.");
         return Err(RpcError::parameter(message));
     }
     let max = args.amount("maxfeerate", MAX_FEE_RATE)?;
-    let transactions: Vec<Transaction> = texts.into_iter().map(decode_transaction).collect::<Result<_, _>>()?;
-    let verdicts: Vec<Value> = transactions
-        .into_iter()
-        .map(|transaction| {
-            let ids = transaction.ids();
-            let too_high = check_fee_rate(&transaction, ids.size, max).is_err();
-            let verdict = context.mempool.test(transaction);
-            let allowed = verdict.as_ref().ok().filter(|_| !too_high);
-            let (reason, details) = match &verdict {
-                Err(error) => (Some(error.code().to_owned()), Some(error.to_string())),
-                Ok(_) if too_high => (Some("max-fee-exceeded".to_owned()), None),
-                Ok(_) => (None, None),
-            };
-            let verdict = MempoolAccept {
-                txid: ids.txid,
-                wtxid: ids.wtxid,
-                allowed: allowed.is_some(),
-                vsize: allowed.map(|_| ids.size),
-                fees: allowed.map(|accepted| AcceptFees {
-                    base: Coins(accepted.fee),
-                    effective_feerate: Some(Coins(rate(accepted.fee, ids.size))),
-                }),
-                reject_reason: reason,
-                reject_details: details,
-            };
-            let mut value = serde_json::to_value(verdict).unwrap_or_default();
-            if let Some(fees) = value.get_mut("fees").and_then(Value::as_object_mut) {
-                fees.insert("effective-includes".into(), json!([ids.wtxid]));
+    let mut transactions: Vec<Transaction> = texts.into_iter().map(decode_transaction).collect::<Result<_, _>>()?;
+    let unjudged = |transaction: &Transaction| {
+        let ids = transaction.ids();
+        let verdict = MempoolAccept { txid: ids.txid, wtxid: ids.wtxid, ..MempoolAccept::default() };
+        (verdict, check_fee_rate(transaction, ids.size, max).is_err())
+    };
+    let mut list: Vec<(MempoolAccept, bool)> = transactions.iter().map(unjudged).collect();
+    // Alone a transaction may replace others, in a list none may: the same distinction as in Bitcoin Core.
+    let judged = match (transactions.pop(), transactions.is_empty()) {
+        (Some(only), true) => Ok(vec![context.mempool.test(only)]),
+        (last, _) => context.mempool.test_package(transactions.into_iter().chain(last).collect()),
+    };
+    match judged {
+        Ok(judged) => {
+            // From the first refusal on nothing is said: it might hang on what was refused.
+            for ((verdict, too_high), judged) in list.iter_mut().zip(judged) {
+                fill(verdict, *too_high, judged);
+                if verdict.allowed == Some(false) {
+                    break;
+                }
             }
-            value
-        })
-        .collect();
+        }
+        Err(error) => list.iter_mut().for_each(|(verdict, _)| verdict.package_error = Some(error.to_string())),
+    }
+    let verdicts: Vec<MempoolAccept> = list.into_iter().map(|(verdict, _)| verdict).collect();
     answer(&verdicts)
+}
+
+fn fill(verdict: &mut MempoolAccept, too_high: bool, judged: Result<Accepted, MempoolError>) {
+    verdict.allowed = Some(judged.is_ok() && !too_high);
+    match judged {
+        Err(error) => {
+            verdict.reject_reason = Some(error.code().to_owned());
+            verdict.reject_details = Some(error.to_string());
+        }
+        Ok(_) if too_high => verdict.reject_reason = Some("max-fee-exceeded".to_owned()),
+        Ok(Accepted { ids, fee, .. }) => {
+            verdict.vsize = Some(ids.size);
+            verdict.fees = Some(AcceptFees {
+                base: Coins(fee),
+                effective_feerate: Some(Coins(rate(fee, ids.size))),
+                effective_includes: vec![ids.wtxid],
+            });
+        }
+    }
 }
 
 /// A fee as a rate per 1,000 bytes.

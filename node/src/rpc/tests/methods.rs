@@ -279,6 +279,34 @@ fn rpc_transactions_are_decoded_built_and_sent() {
     assert_eq!(node.refused("sendrawtransaction", json!([hex, 0])).0, -27);
 }
 
+/// As Bitcoin Core judges a package: children on top of their parents, and silence after the first refusal.
+#[test]
+fn rpc_a_list_of_transactions_is_tested_together() {
+    let (node, builder, _) = node();
+    let coin = fives(&builder)[0];
+    let parent = builder.spend(&[coin], &[(testing::address(0), Amount::from_sen(499_900_000))]);
+    let made = (OutPoint::new(parent.txid(), 0), Coin { output: parent.outputs[0], ..coin.1 });
+    let child = builder.spend(&[made], &[(testing::address(2), testing::coins(4))]);
+    let [parent, child] = [parent, child].map(|transaction| hex::encode(encode(&transaction)));
+    let verdicts = node.ask("testmempoolaccept", json!([[parent, child], 0]));
+    for verdict in verdicts.as_array().unwrap() {
+        assert_eq!(verdict["allowed"], true, "{verdicts}");
+        assert_eq!(verdict["fees"]["effective-includes"], json!([verdict["wtxid"]]));
+    }
+    let verdicts = node.ask("testmempoolaccept", json!([[child, parent], 0]));
+    for verdict in verdicts.as_array().unwrap() {
+        assert_eq!(verdict["package-error"], "package-not-sorted");
+        assert!(verdict.get("allowed").is_none(), "{verdict}");
+    }
+    let verdicts = node.ask("testmempoolaccept", json!([[parent, child]]));
+    assert_eq!((&verdicts[0]["allowed"], &verdicts[1]["reject-reason"]), (&json!(true), &json!("max-fee-exceeded")));
+    let other = builder.spend(&[fives(&builder)[1]], &[(testing::address(2), Amount::from_sen(499_900_000))]);
+    let verdicts = node.ask("testmempoolaccept", json!([[child, hex::encode(encode(&other))]]));
+    assert_eq!((&verdicts[0]["allowed"], &verdicts[0]["reject-reason"]), (&json!(false), &json!("missing-inputs")));
+    assert!(verdicts[1].get("allowed").is_none() && verdicts[1]["txid"].is_string(), "{verdicts}");
+    assert_eq!(node.ask("getrawmempool", json!([])), json!([]));
+}
+
 #[test]
 fn rpc_transactions_can_be_drafted() {
     let (node, _, payment) = node();
