@@ -90,6 +90,13 @@ impl Block {
         self.header.hash()
     }
 
+    /// The encoding up to the transactions after the coinbase.
+    fn write_head(&self, writer: &mut Writer) {
+        self.header.write(writer);
+        write_compact_size(writer, u64::try_from(self.transactions.len()).unwrap_or(u64::MAX).saturating_add(1));
+        self.coinbase.write(writer);
+    }
+
     /// Merkle leaves: the coinbase's id, then each transaction's wtxid.
     pub fn leaves(coinbase: &Coinbase, ids: &[TransactionIds]) -> Vec<WtxId> {
         let mut leaves = Vec::with_capacity(ids.len().saturating_add(1));
@@ -109,15 +116,20 @@ impl Codec for Block {
     const MIN_SIZE: u64 = Header::MIN_SIZE + 1 + Coinbase::MIN_SIZE;
 
     fn write(&self, writer: &mut Writer) {
-        self.header.write(writer);
-        write_compact_size(writer, u64::try_from(self.transactions.len()).unwrap_or(u64::MAX).saturating_add(1));
-        self.coinbase.write(writer);
+        self.write_head(writer);
         for transaction in &self.transactions {
             transaction.write(writer);
         }
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Self::read_spans(reader, &mut |_| {})
+    }
+}
+
+impl Block {
+    /// Reads one, and tells where each transaction but the coinbase stands.
+    fn read_spans(reader: &mut Reader<'_>, tell: &mut dyn FnMut(SpanFromEnd)) -> Result<Self, CodecError> {
         let header = Header::read(reader)?;
         let count = read_compact_size(reader)?;
         let others = count.checked_sub(1).ok_or(CodecError::Truncated)?;
@@ -129,7 +141,9 @@ impl Codec for Block {
         // Bounded by the bytes that are there: a transaction in memory is a small multiple of its least encoding.
         let mut transactions = Vec::with_capacity(usize::try_from(others).unwrap_or(0));
         for _ in 0..others {
-            let transaction = Transaction::read(reader)?;
+            let start = reader.remaining();
+            let (transaction, witnesses) = Transaction::read_split(reader)?;
+            tell(SpanFromEnd { start, witnesses, end: reader.remaining() });
             // Drafts have no place in a block; without this the bound above would be untrue of six-byte ones.
             if transaction.inputs.is_empty() || transaction.outputs.is_empty() || transaction.witnesses.is_empty() {
                 return Err(CodecError::NonCanonical);
@@ -137,6 +151,84 @@ impl Codec for Block {
             transactions.push(transaction);
         }
         Ok(Self { header, coinbase, transactions })
+    }
+}
+
+/// Where a transaction stands, counted in bytes from the end of the input.
+#[derive(Debug, Clone, Copy)]
+struct SpanFromEnd {
+    start: u64,
+    witnesses: u64,
+    end: u64,
+}
+
+/// A block and its encoding, which always agree: whoever has the bytes need not make them again, nor for the ids.
+#[derive(Debug, Clone)]
+pub struct EncodedBlock {
+    block: Block,
+    bytes: Vec<u8>,
+    spans: Vec<SpanFromEnd>,
+}
+
+impl EncodedBlock {
+    /// The block that `bytes`, all of them, encode.
+    pub fn decode(bytes: Vec<u8>) -> Result<Self, CodecError> {
+        let mut spans = Vec::new();
+        let mut reader = Reader::new(&bytes);
+        let block = Block::read_spans(&mut reader, &mut |span| spans.push(span))?;
+        reader.end()?;
+        Ok(Self { block, bytes, spans })
+    }
+
+    /// The block.
+    pub const fn block(&self) -> &Block {
+        &self.block
+    }
+
+    /// Its encoding.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The block and its encoding.
+    pub fn into_parts(self) -> (Block, Vec<u8>) {
+        (self.block, self.bytes)
+    }
+
+    /// Ids of the transactions, coinbase not counted: hashed where they stand, as there is one encoding only.
+    pub(crate) fn ids(&self, spread: &impl crate::consensus::ForEach) -> Vec<TransactionIds> {
+        let length = u64::try_from(self.bytes.len()).unwrap_or(u64::MAX);
+        let part = |from: u64, to: u64| {
+            let at = |from_end: u64| usize::try_from(length.saturating_sub(from_end)).unwrap_or(usize::MAX);
+            self.bytes.get(at(from)..at(to)).unwrap_or_default()
+        };
+        spread.map(&self.spans, |span| {
+            TransactionIds::of_encoding(part(span.start, span.witnesses), part(span.witnesses, span.end))
+        })
+    }
+}
+
+impl From<Block> for EncodedBlock {
+    fn from(block: Block) -> Self {
+        let mut writer = Writer::default();
+        block.write_head(&mut writer);
+        // First from the start, as the end is not known yet.
+        let position = |writer: &Writer| u64::try_from(writer.position()).unwrap_or(u64::MAX);
+        let mut spans = Vec::with_capacity(block.transactions.len());
+        for transaction in &block.transactions {
+            let start = position(&writer);
+            transaction.write_base(&mut writer);
+            let witnesses = position(&writer);
+            writer.list(&transaction.witnesses);
+            spans.push(SpanFromEnd { start, witnesses, end: position(&writer) });
+        }
+        let length = position(&writer);
+        for span in &mut spans {
+            for place in [&mut span.start, &mut span.witnesses, &mut span.end] {
+                *place = length.saturating_sub(*place);
+            }
+        }
+        Self { block, bytes: writer.finish(), spans }
     }
 }
 

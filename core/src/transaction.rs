@@ -116,7 +116,7 @@ pub struct Coinbase {
 
 impl Transaction {
     /// Encoding up to, but not including, the witness list's count: what `txid` commits to.
-    fn write_base(&self, writer: &mut Writer) {
+    pub(crate) fn write_base(&self, writer: &mut Writer) {
         writer.u8(KIND_TRANSACTION);
         writer.list(&self.inputs);
         writer.list(&self.outputs);
@@ -132,8 +132,7 @@ impl Transaction {
         writer.list(&self.witnesses);
         let bytes = writer.as_slice();
         let (base, witnesses) = bytes.split_at_checked(split).unwrap_or((bytes, &[]));
-        let txid = TxId::new(sha256d(base));
-        TransactionIds { txid, wtxid: wtxid(txid, witnesses), size: u64::try_from(bytes.len()).unwrap_or(u64::MAX) }
+        TransactionIds::of_encoding(base, witnesses)
     }
 
     /// `sha256d` of the encoding before the witnesses.
@@ -179,6 +178,15 @@ pub struct TransactionIds {
     pub wtxid: WtxId,
     /// Encoded bytes.
     pub size: u64,
+}
+
+impl TransactionIds {
+    /// Of the encoding up to the witness list, and of that list.
+    pub(crate) fn of_encoding(base: &[u8], witnesses: &[u8]) -> Self {
+        let txid = TxId::new(sha256d(base));
+        let size = u64::try_from(base.len().saturating_add(witnesses.len())).unwrap_or(u64::MAX);
+        Self { txid, wtxid: wtxid(txid, witnesses), size }
+    }
 }
 
 impl Coinbase {
@@ -326,6 +334,13 @@ impl Codec for Transaction {
     }
 
     fn read(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        Self::read_split(reader).map(|(transaction, _)| transaction)
+    }
+}
+
+impl Transaction {
+    /// Reads one, and says how many bytes followed its part that `txid` commits to.
+    pub(crate) fn read_split(reader: &mut Reader<'_>) -> Result<(Self, u64), CodecError> {
         match reader.u8()? {
             KIND_TRANSACTION => {}
             tag => return Err(CodecError::UnknownTag { what: "transaction kind", tag: u64::from(tag) }),
@@ -335,10 +350,11 @@ impl Codec for Transaction {
         let outputs = reader.list("outputs", u64::MAX)?;
         let valid_from = reader.u32()?;
         let memo = reader.bytes("memo bytes", limits::MEMO_BYTES_MAX)?;
+        let after_base = reader.remaining();
         // A witness can be five bytes long and takes twenty times that in memory; an input's 34 bytes pay for it. Fewer
         // than inputs is an unsigned draft, which travels between tools; more never means anything.
         let witnesses = reader.list("witnesses", u64::try_from(inputs.len()).unwrap_or(u64::MAX))?;
-        Ok(Self { inputs, outputs, valid_from, memo, witnesses })
+        Ok((Self { inputs, outputs, valid_from, memo, witnesses }, after_base))
     }
 }
 

@@ -8,7 +8,7 @@ use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use setara_core::address::{Address, Prefix};
 use setara_core::amount::Amount;
-use setara_core::block::{Block, Header};
+use setara_core::block::{Block, EncodedBlock, Header};
 use setara_core::codec::{Codec, CodecError, Writer, decode, encode};
 use setara_core::consensus::{BlockDelta, ChainState, HeaderState};
 use setara_core::hash::{BlockHash, Hash256, TxId};
@@ -253,6 +253,24 @@ fn transactions_and_coinbases_survive_damage() {
 #[test]
 fn blocks_survive_damage() {
     drive(13, Shapes::block);
+}
+
+/// CS5: the block that is decoded together with its encoding is the same block, or the same error.
+#[test]
+fn a_block_and_its_encoding_agree() {
+    let mut shapes = Shapes::new(15);
+    for _ in 0..rounds() {
+        let block = shapes.block();
+        let mut bytes = encode(&block);
+        let made = EncodedBlock::from(block.clone());
+        assert_eq!((made.block(), made.bytes()), (&block, &bytes[..]));
+        shapes.damage(&mut bytes);
+        match (decode::<Block>(&bytes), EncodedBlock::decode(bytes.clone())) {
+            (Ok(block), Ok(encoded)) => assert_eq!((encoded.block(), encoded.bytes()), (&block, &bytes[..])),
+            (Err(expected), Err(got)) => assert_eq!(got, expected),
+            (block, encoded) => panic!("{block:?} against {encoded:?}"),
+        }
+    }
 }
 
 /// CS6, CS19. What the node reads back from its own disk is decoded as warily as what peers send.

@@ -9,7 +9,7 @@ use super::transaction::{
     CheckedTransaction, check_transaction_with_ids, count, first_repeated, sum_below_cap, transaction_signatures,
 };
 use crate::amount::Amount;
-use crate::block::Block;
+use crate::block::{Block, EncodedBlock};
 use crate::codec::{Codec, Writer};
 use crate::hash::{BlockHash, TxId, WtxId};
 use crate::keys::SignatureCheck;
@@ -121,24 +121,38 @@ impl CheckedBlock {
 /// All rules that need nothing but the block.
 pub fn check_block(network: &Network, block: Block, spread: &impl ForEach) -> Result<CheckedBlock, RuleError> {
     let (hash, target) = check_work(network, &block.header)?;
-    check_body(network, block, hash, Some(target), spread)
+    let ids = spread.map(&block.transactions, Transaction::ids);
+    check_body(network, block, ids, hash, Some(target), spread)
+}
+
+/// The same for a block whose encoding is at hand; gives that back, too.
+pub fn check_encoded_block(
+    network: &Network,
+    encoded: EncodedBlock,
+    spread: &impl ForEach,
+) -> Result<(CheckedBlock, Vec<u8>), RuleError> {
+    let (hash, target) = check_work(network, &encoded.block().header)?;
+    let ids = encoded.ids(spread);
+    let (block, bytes) = encoded.into_parts();
+    check_body(network, block, ids, hash, Some(target), spread).map(|checked| (checked, bytes))
 }
 
 /// The same without proof of work: for block templates and proposals. The result never connects.
 pub fn check_proposal(network: &Network, block: Block, spread: &impl ForEach) -> Result<CheckedBlock, RuleError> {
     let hash = block.hash();
-    check_body(network, block, hash, None, spread)
+    let ids = spread.map(&block.transactions, Transaction::ids);
+    check_body(network, block, ids, hash, None, spread)
 }
 
 fn check_body(
     network: &Network,
     block: Block,
+    ids: Vec<TransactionIds>,
     hash: BlockHash,
     proven: Option<Target>,
     spread: &impl ForEach,
 ) -> Result<CheckedBlock, RuleError> {
     // The root: "only a body that matches the root, is not mutated and decodes canonically can make a block invalid".
-    let ids = spread.map(&block.transactions, Transaction::ids);
     let coinbase_txid = block.coinbase.txid();
     let root = merkle::root(&Block::leaves(&block.coinbase, &ids));
     if root.root != block.header.merkle_root {

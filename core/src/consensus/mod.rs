@@ -15,7 +15,9 @@ mod header;
 mod state;
 mod transaction;
 
-pub use block::{BlockSignatures, CheckedBlock, ForEach, Serial, block_signatures, check_block, check_proposal};
+pub use block::{
+    BlockSignatures, CheckedBlock, ForEach, Serial, block_signatures, check_block, check_encoded_block, check_proposal,
+};
 pub use connect::{BlockDelta, apply, connect, connect_proposal};
 pub use error::{Class, RuleError};
 pub use header::{check_header, check_work, header_is_early};

@@ -4,8 +4,10 @@
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::block::{Block, Header};
+use setara_core::codec;
 use setara_core::consensus::{
-    BlockDelta, ChainState, RuleError, Serial, apply, block_signatures, check_block, connect,
+    BlockDelta, ChainState, CheckedBlock, RuleError, Serial, apply, block_signatures, check_block, check_encoded_block,
+    connect,
 };
 use setara_core::hash::Hash256;
 use setara_core::keys::{SecretKey, Signature};
@@ -39,6 +41,20 @@ pub fn network() -> Network {
     let target = header.bits.to_target().unwrap();
     parameters.genesis_nonce = find_nonce(&header, target, 0..=u32::MAX).unwrap();
     Network::new(parameters).unwrap()
+}
+
+/// The one verdict on a block, whether it comes with its encoding or without.
+pub fn check_both(network: &Network, block: &Block) -> Result<CheckedBlock, RuleError> {
+    let alone = check_block(network, block.clone(), &Serial);
+    let encoded = check_encoded_block(network, block.clone().into(), &Serial);
+    match (&alone, &encoded) {
+        (Ok(alone), Ok((encoded, bytes))) => {
+            assert!(alone.ids().eq(encoded.ids()), "other ids from the encoding");
+            assert_eq!((alone.size(), &codec::encode(block)), (bytes.len() as u64, bytes));
+        }
+        _ => assert_eq!(alone.as_ref().err(), encoded.as_ref().err()),
+    }
+    alone
 }
 
 #[derive(Clone)]
@@ -97,7 +113,7 @@ impl Chain {
 
     /// Every rule, signatures included; on success the chain is one longer.
     pub fn accept(&mut self, block: &Block) -> Result<(), RuleError> {
-        let checked = check_block(&self.network, block.clone(), &Serial)?;
+        let checked = check_both(&self.network, block)?;
         let signatures = block_signatures(&self.network, &checked, &|_| false, &Serial);
         if let Some(index) = signatures.checks.iter().position(|check| !check.verify()) {
             return Err(signatures.error(index));

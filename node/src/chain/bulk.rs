@@ -3,8 +3,7 @@
 use super::chain::{ChainCore, Now, Origin, Place};
 use super::verify::{Encoded, Feed, Prepared, Unprepared};
 use super::{Accepted, ChainFault, SubmitError};
-use setara_core::block::Block;
-use setara_core::codec;
+use setara_core::block::EncodedBlock;
 use setara_core::consensus::header_is_early;
 use std::ops::ControlFlow;
 use std::time::Duration;
@@ -96,7 +95,7 @@ impl ChainCore {
 
     /// Takes one encoded block, as [`Self::submit`] does.
     pub fn submit_encoded(&mut self, bytes: &[u8], origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
-        let block: Block = codec::decode(bytes).map_err(SubmitError::Undecodable)?;
+        let block = EncodedBlock::decode(bytes.to_vec()).map_err(SubmitError::Undecodable)?;
         self.submit(block, origin, now)
     }
 

@@ -19,8 +19,7 @@ use super::verify::Verifier;
 use super::{Accepted, ChainFault, SubmitError};
 use crate::store::schema::flags;
 use crate::store::{SpaceCheck, Store};
-use setara_core::block::{Block, Header};
-use setara_core::codec;
+use setara_core::block::{EncodedBlock, Header};
 use setara_core::consensus::{ChainState, CheckedBlock, Class, HeaderState, RuleError, check_header, header_is_early};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
@@ -153,9 +152,15 @@ impl ChainCore {
     }
 
     /// Takes a block. When this returns, what it did is on disk and in the published view.
-    pub fn submit(&mut self, block: Block, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
+    pub fn submit(
+        &mut self,
+        block: impl Into<EncodedBlock>,
+        origin: Origin,
+        now: Now,
+    ) -> Result<Accepted, SubmitError> {
         self.usable()?;
-        let hash = block.hash();
+        let block: EncodedBlock = block.into();
+        let hash = block.block().hash();
         let outcome = self.submit_block(block, origin, now);
         let left_a_trace = match &outcome {
             Ok(Accepted::Ignored) | Err(SubmitError::Mutated(_)) => false,
@@ -170,8 +175,8 @@ impl ChainCore {
         outcome
     }
 
-    fn submit_block(&mut self, block: Block, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
-        let header = block.header;
+    fn submit_block(&mut self, block: EncodedBlock, origin: Origin, now: Now) -> Result<Accepted, SubmitError> {
+        let header = block.block().header;
         let (parent, state) = match self.place(&header)? {
             Place::Known => return Ok(Accepted::Duplicate),
             Place::New(parent, state) => (parent, state),
@@ -179,7 +184,7 @@ impl ChainCore {
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
             // Only what its header commits to is held: another body must not take the true one's place. Nothing is
             // marked.
-            let checked = self.verifier.check(block).map_err(|error| match error.class() {
+            let (checked, _) = self.verifier.check(block).map_err(|error| match error.class() {
                 Class::Mutated => SubmitError::Mutated(error),
                 _ => SubmitError::Invalid(error),
             })?;
@@ -189,10 +194,7 @@ impl ChainCore {
             return Ok(Accepted::Ignored);
         }
         match self.verifier.check(block) {
-            Ok(checked) => {
-                let bytes = codec::encode(checked.block());
-                self.accept(parent, state, checked, bytes, false, now)
-            }
+            Ok((checked, bytes)) => self.accept(parent, state, checked, bytes, false, now),
             Err(error) => Err(self.refuse(parent, state, header, error)),
         }
     }
@@ -332,7 +334,7 @@ impl ChainCore {
         self.usable()?;
         for block in self.early.take_ripe(now.unix_seconds) {
             let hash = block.hash();
-            match self.submit_block(block, Origin::Wanted, now) {
+            match self.submit_block(block.into(), Origin::Wanted, now) {
                 Ok(_) => tracing::info!(%hash, "a block that was too early is in time now"),
                 Err(SubmitError::Fault(fault)) => return Err(SubmitError::Fault(fault)),
                 Err(error) => tracing::info!(%hash, %error, "a block that was too early is refused"),

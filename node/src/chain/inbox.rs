@@ -5,7 +5,7 @@ use super::chain::{ChainCore, Now, Origin};
 use super::writer::LoadReport;
 use super::{Accepted, HeadersTaken, SubmitError};
 use parking_lot::{Condvar, Mutex};
-use setara_core::block::{Block, Header};
+use setara_core::block::{EncodedBlock, Header};
 use setara_core::hash::BlockHash;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
@@ -27,7 +27,7 @@ type Callback = Box<dyn FnOnce(Result<Accepted, SubmitError>) + Send>;
 
 /// What the writer is asked to do.
 pub(super) enum Command {
-    Submit(Box<Block>, Origin, Reply<Result<Accepted, SubmitError>>),
+    Submit(Box<EncodedBlock>, Origin, Reply<Result<Accepted, SubmitError>>),
     Headers(Vec<Header>, Reply<Result<HeadersTaken, SubmitError>>),
     /// A block that nobody asked for; those asked for have a queue of their own.
     Import(Import),

@@ -9,7 +9,7 @@ use super::tree::NodeId;
 use super::{ChainFault, StepError};
 use crate::store::schema::{self, flags};
 use rayon::prelude::*;
-use setara_core::block::Block;
+use setara_core::block::{Block, EncodedBlock};
 use setara_core::codec;
 use setara_core::consensus::{BlockDelta, apply, connect};
 use setara_core::lattice::LatticeDelta;
@@ -79,13 +79,13 @@ impl ChainCore {
         let hash = self.tree.node(id).hash();
         let bytes = self.body(&hash)?;
         let damaged = |reason: String| ChainFault::Damaged(format!("the body of block {hash}: {reason}"));
-        let block: Block = codec::decode(&bytes).map_err(|error| damaged(error.to_string()))?;
-        let found = block.hash();
+        let block = EncodedBlock::decode(bytes).map_err(|error| damaged(error.to_string()))?;
+        let found = block.block().hash();
         if found != hash {
             return Err(damaged(format!("it is that of {found}")).into());
         }
         // It was checked when it came: only its bytes can have changed since, and that is no verdict on the block.
-        let checked = self.verifier.check(block).map_err(|error| damaged(error.to_string()))?;
+        let (checked, _) = self.verifier.check(block).map_err(|error| damaged(error.to_string()))?;
         Ok(Fresh { id, checked, signed: self.tree.node(id).has(flags::SIGNED) })
     }
 

@@ -10,10 +10,10 @@
 
 use super::known::KnownSignatures;
 use rayon::prelude::*;
-use setara_core::block::Block;
-use setara_core::codec::{self, CodecError};
+use setara_core::block::{Block, EncodedBlock};
+use setara_core::codec::CodecError;
 use setara_core::consensus::{
-    BlockSignatures, CheckedBlock, ForEach, RuleError, Serial, block_signatures, check_block,
+    BlockSignatures, CheckedBlock, ForEach, RuleError, Serial, block_signatures, check_encoded_block,
 };
 use setara_core::keys::{SignatureCheck, verify_all};
 use setara_core::network::Network;
@@ -135,9 +135,10 @@ impl Verifier {
         &self.pool
     }
 
-    /// Everything that needs nothing but the block, signatures excepted, on all workers.
-    pub fn check(&self, block: Block) -> Result<CheckedBlock, RuleError> {
-        self.pool.install(|| check_block(&self.network, block, &Workers))
+    /// Everything that needs nothing but the block, signatures excepted, on all workers. Gives its encoding as well.
+    pub fn check(&self, block: impl Into<EncodedBlock>) -> Result<(CheckedBlock, Vec<u8>), RuleError> {
+        let block = block.into();
+        self.pool.install(|| check_encoded_block(&self.network, block, &Workers))
     }
 
     /// The same without proof of work, for proposals and templates.
@@ -263,10 +264,10 @@ impl Verifier {
     }
 
     fn prepare_one(&self, bytes: Vec<u8>) -> Result<Prepared, Unprepared> {
-        let block: Block = codec::decode(&bytes).map_err(Unprepared::Undecodable)?;
-        let header = block.header;
-        match check_block(&self.network, block, &Serial) {
-            Ok(checked) => Ok(Prepared { checked, bytes }),
+        let block = EncodedBlock::decode(bytes).map_err(Unprepared::Undecodable)?;
+        let header = block.block().header;
+        match check_encoded_block(&self.network, block, &Serial) {
+            Ok((checked, bytes)) => Ok(Prepared { checked, bytes }),
             Err(error) => Err(Unprepared::Broken(Box::new(header), error)),
         }
     }

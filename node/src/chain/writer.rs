@@ -14,7 +14,7 @@ use super::{Accepted, ChainFault, HeadersTaken, SubmitError};
 use crate::clock::Clock;
 use crate::store::Store;
 use parking_lot::Mutex;
-use setara_core::block::{Block, Header};
+use setara_core::block::{Block, EncodedBlock, Header};
 use setara_core::consensus::connect_proposal;
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
@@ -126,13 +126,13 @@ impl ChainHandle {
     }
 
     /// Takes a block that was asked for or made here. Blocks until it is judged and, if connected, on disk and visible.
-    pub fn submit(&self, block: Block) -> Result<Accepted, SubmitError> {
-        self.ask(|reply| Command::Submit(Box::new(block), Origin::Wanted, reply))?
+    pub fn submit(&self, block: impl Into<EncodedBlock>) -> Result<Accepted, SubmitError> {
+        self.ask(|reply| Command::Submit(Box::new(block.into()), Origin::Wanted, reply))?
     }
 
     /// Takes a block that nobody asked for: kept only if it could become the tip.
-    pub fn submit_unrequested(&self, block: Block) -> Result<Accepted, SubmitError> {
-        self.ask(|reply| Command::Submit(Box::new(block), Origin::Unrequested, reply))?
+    pub fn submit_unrequested(&self, block: impl Into<EncodedBlock>) -> Result<Accepted, SubmitError> {
+        self.ask(|reply| Command::Submit(Box::new(block.into()), Origin::Unrequested, reply))?
     }
 
     /// Takes headers, each below the next, until the first that is refused; those before it stay.

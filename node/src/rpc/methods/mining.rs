@@ -12,7 +12,7 @@ use crate::rpc::error::RpcError;
 use serde_json::{Map, Value, json};
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
-use setara_core::block::Block;
+use setara_core::block::{Block, EncodedBlock};
 use setara_core::codec::{decode, encode};
 use setara_core::consensus::header_is_early;
 use setara_core::hash::BlockHash;
@@ -206,7 +206,7 @@ const UNDECODABLE: &str = "undecodable";
 pub(super) fn submitblock(context: &RpcContext, args: &Args) -> Outcome {
     let bytes = hex::decode(args.text("hexdata")).map_err(|_| RpcError::deserialization("Block decode failed"))?;
     // A string, not an error: miners take an error for a fault of the connection and send the same block again.
-    let Ok(block) = decode::<Block>(&bytes) else { return answer(&UNDECODABLE) };
+    let Ok(block) = EncodedBlock::decode(bytes) else { return answer(&UNDECODABLE) };
     match context.chain.submit(block) {
         Ok(Accepted::Connected) => answer(&Value::Null),
         Ok(Accepted::Duplicate) => answer(&"duplicate"),

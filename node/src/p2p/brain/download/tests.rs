@@ -40,7 +40,8 @@ fn run(seed: u64, peers: u64, honest: &[u64], lie: bool) {
                     }
                 }
                 Action::SubmitBlock { peer, hash, bytes, .. } => {
-                    let result = lab.chain.submit(codec::decode(&bytes).expect("an encoded block"));
+                    let result =
+                        lab.chain.submit(codec::decode::<setara_core::block::Block>(&bytes).expect("an encoded block"));
                     next.extend(lab.run(|desk| download.on_block_taken(desk, peer, hash, &result)));
                 }
                 Action::Disconnect(peer, _) => {
