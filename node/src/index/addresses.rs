@@ -18,7 +18,7 @@ use setara_core::codec::{self, Codec, CodecError, Writer};
 use setara_core::hash::TxId;
 use setara_core::height::Height;
 use setara_core::transaction::{Coin, OutPoint, Output, Transaction};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 /// As `getindexinfo` names it, and the name of its cursor.
 pub(super) const NAME: &str = "addressindex";
@@ -85,6 +85,11 @@ fn key(kind: u8, address: &Address, rest: &[u8]) -> Vec<u8> {
     key
 }
 
+/// Coins and history are put where nothing is; totals change.
+pub(super) fn is_unique(key: &[u8]) -> bool {
+    key.first() != Some(&TOTALS)
+}
+
 fn coin_key(address: &Address, outpoint: &OutPoint) -> Vec<u8> {
     key(COIN, address, &schema::coin_key(outpoint))
 }
@@ -98,22 +103,37 @@ fn damaged(address: &Address) -> StoreError {
 }
 
 fn totals(reader: &dyn Reader, address: &Address) -> Result<AddressTotals, StoreError> {
-    let Some(value) = reader.get(Column::AddressIndex, &key(TOTALS, address, &[]))? else {
-        return Ok(AddressTotals::default());
-    };
-    codec::decode(&value).map_err(|_| damaged(address))
+    parse_totals(address, reader.get(Column::AddressIndex, &key(TOTALS, address, &[]))?.as_deref())
+}
+
+fn parse_totals(address: &Address, value: Option<&[u8]>) -> Result<AddressTotals, StoreError> {
+    value.map_or(Ok(AddressTotals::default()), |value| codec::decode(value).map_err(|_| damaged(address)))
 }
 
 /// Totals that a batch changes: read once, written once.
+///
+/// Hashed by the standard library's keyed hash: whoever pays chooses the address, all 32 bytes of it.
 #[derive(Default)]
-pub(super) struct TotalsCache(BTreeMap<Address, AddressTotals>);
+pub(super) struct TotalsCache(HashMap<Address, AddressTotals>);
 
 impl TotalsCache {
-    fn get(&mut self, reader: &dyn Reader, address: &Address) -> Result<&mut AddressTotals, StoreError> {
-        Ok(match self.0.entry(*address) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(totals(reader, address)?),
-        })
+    /// Reads the totals of all these addresses together: dearest if done one by one.
+    fn load(&mut self, reader: &dyn Reader, entries: &[Entry]) -> Result<(), StoreError> {
+        let all = entries.iter().flat_map(|entry| &entry.addresses).filter(|address| !self.0.contains_key(address));
+        let mut missing: Vec<Address> = all.copied().collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let keys: Vec<Vec<u8>> = missing.iter().map(|address| key(TOTALS, address, &[])).collect();
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        for (address, value) in missing.iter().zip(reader.multi_get(Column::AddressIndex, &keys)?) {
+            self.0.insert(*address, parse_totals(address, value.as_deref())?);
+        }
+        Ok(())
+    }
+
+    /// Those of an address that was loaded.
+    fn get(&mut self, address: &Address) -> &mut AddressTotals {
+        self.0.entry(*address).or_default()
     }
 
     pub fn write(&self, batch: &mut Batch) {
@@ -139,23 +159,25 @@ impl AddressIndex {
             put_coin(&mut rows.batch, outpoint, coin);
         }
         let height = step.delta.header().height;
-        for entry in entries(step) {
+        let entries: Vec<Entry> = entries(step).collect();
+        rows.totals.load(rows.store, &entries)?;
+        for entry in &entries {
             for address in &entry.addresses {
                 rows.batch.put(
                     Column::AddressIndex,
                     &history_key(address, height, entry.position),
                     entry.txid.as_bytes(),
                 );
-                let totals = rows.totals.get(rows.store, address)?;
+                let totals = rows.totals.get(address);
                 totals.transactions = totals.transactions.checked_add(1).ok_or_else(|| damaged(address))?;
             }
             for (address, amount) in &entry.received {
-                let totals = rows.totals.get(rows.store, address)?;
+                let totals = rows.totals.get(address);
                 totals.received = totals.received.checked_add(amount.sen().into()).ok_or_else(|| damaged(address))?;
                 totals.balance = totals.balance.checked_add(*amount).ok_or_else(|| damaged(address))?;
             }
             for (address, amount) in &entry.spent {
-                let totals = rows.totals.get(rows.store, address)?;
+                let totals = rows.totals.get(address);
                 totals.balance = totals.balance.checked_sub(*amount).ok_or_else(|| damaged(address))?;
             }
         }
@@ -172,19 +194,20 @@ impl AddressIndex {
         let height = step.delta.header().height;
         let mut newest_first: Vec<Entry> = entries(step).collect();
         newest_first.reverse();
-        for entry in newest_first {
+        rows.totals.load(rows.store, &newest_first)?;
+        for entry in &newest_first {
             for (address, amount) in &entry.spent {
-                let totals = rows.totals.get(rows.store, address)?;
+                let totals = rows.totals.get(address);
                 totals.balance = totals.balance.checked_add(*amount).ok_or_else(|| damaged(address))?;
             }
             for (address, amount) in &entry.received {
-                let totals = rows.totals.get(rows.store, address)?;
+                let totals = rows.totals.get(address);
                 totals.balance = totals.balance.checked_sub(*amount).ok_or_else(|| damaged(address))?;
                 totals.received = totals.received.checked_sub(amount.sen().into()).ok_or_else(|| damaged(address))?;
             }
             for address in &entry.addresses {
                 rows.batch.delete(Column::AddressIndex, &history_key(address, height, entry.position));
-                let totals = rows.totals.get(rows.store, address)?;
+                let totals = rows.totals.get(address);
                 totals.transactions = totals.transactions.checked_sub(1).ok_or_else(|| damaged(address))?;
             }
         }

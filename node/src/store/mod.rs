@@ -267,6 +267,34 @@ impl Batch {
         });
     }
 
+    /// Puts the changes into the order of columns and keys, and keeps the last change of each key. A store whose memory
+    /// tables are ordered takes a large batch several times faster so. `unique` says of which keys a row is put only where
+    /// there is none: one that is put and then deleted is not written at all.
+    pub fn sort(&mut self, unique: impl Fn(&[u8]) -> bool) {
+        let key = |change: &Change| &self.bytes[change.start..change.start + change.key as usize];
+        // The first bytes decide nearly always, and lie together.
+        let first = |change: &Change| {
+            let (mut bytes, key) = ([0; 16], key(change));
+            let length = key.len().min(bytes.len());
+            bytes[..length].copy_from_slice(&key[..length]);
+            u128::from_be_bytes(bytes)
+        };
+        let mut order: Vec<(Column, u128, u32)> =
+            (0..).zip(&self.changes).map(|(number, change)| (change.column, first(change), number)).collect();
+        let at = |number: u32| &self.changes[number as usize];
+        order.sort_unstable_by(|a, b| {
+            (a.0, a.1).cmp(&(b.0, b.1)).then_with(|| key(at(a.2)).cmp(key(at(b.2)))).then(a.2.cmp(&b.2))
+        });
+        let same =
+            |a: &(Column, u128, u32), b: &(Column, u128, u32)| (a.0, a.1) == (b.0, b.1) && key(at(a.2)) == key(at(b.2));
+        let last_of = |changes: &[(Column, u128, u32)]| {
+            let (first, last) = (at(changes.first()?.2), at(changes.last()?.2));
+            let vanishes = first.value.is_some() && last.value.is_none() && unique(key(last));
+            (!vanishes).then_some(*last)
+        };
+        self.changes = order.chunk_by(same).filter_map(last_of).collect();
+    }
+
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -289,5 +317,43 @@ impl Batch {
             let key = &self.bytes[change.start..value_at];
             (change.column, key, change.value.map(|length| &self.bytes[value_at..value_at + length as usize]))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Sorting changes what a batch looks like, never what it does; keys are long enough to differ past their first
+        /// sixteen bytes, and one is the beginning of another. A unique row that comes and goes leaves nothing.
+        #[test]
+        fn a_sorted_batch_does_the_same(
+            changes in proptest::collection::vec((any::<bool>(), 0usize..20, 0u8..3, any::<Option<u8>>()), 0..60),
+        ) {
+            let mut batch = Batch::new();
+            let mut wanted = BTreeMap::new();
+            let mut began = BTreeMap::new();
+            let unique = |key: &[u8]| key.last() == Some(&2);
+            for (index, length, last, value) in changes {
+                let column = if index { Column::AddressIndex } else { Column::Meta };
+                let key = [vec![0; length], vec![last]].concat();
+                match value {
+                    Some(value) => batch.put(column, &key, &[value]),
+                    None => batch.delete(column, &key),
+                }
+                began.entry((column, key.clone())).or_insert(value.is_some());
+                wanted.insert((column, key), value.map(|value| vec![value]));
+            }
+            wanted.retain(|key, value| value.is_some() || !began[key] || !unique(&key.1));
+            batch.sort(unique);
+            let sorted: Vec<_> = batch
+                .changes()
+                .map(|(column, key, value)| ((column, key.to_vec()), value.map(<[u8]>::to_vec)))
+                .collect();
+            prop_assert_eq!(sorted, wanted.into_iter().collect::<Vec<_>>());
+        }
     }
 }
