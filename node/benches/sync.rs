@@ -1,0 +1,115 @@
+//! Sync over loopback: a new node with everything still to verify, from one that has it, both in this process on the
+//! same cores. Beside it what signature checks alone could reach in the same run.
+//!
+//! All of the real thing: Noise, frames, headers first, bodies, RocksDB on disk with the default sync settings, all
+//! signatures and rules. `cargo bench --bench sync [-- TRANSACTIONS]`.
+
+mod common;
+
+use common::{Fixture, Measure, PER_BLOCK, baseline};
+use setara_core::codec;
+use setara_core::pow::Work;
+use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
+use setara_node::clock::SystemClock;
+use setara_node::mempool::{Mempool, Options};
+use setara_node::p2p;
+use setara_node::p2p::brain::BrainOptions;
+use setara_node::p2p::shell::{NetworkOptions, PeerNetwork};
+use setara_node::store::{RocksOptions, RocksStore, Store};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+
+/// Transactions that are synced, unless the command line says otherwise.
+const TRANSACTIONS: usize = 300_000;
+/// Longest wait for the new node.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+fn main() {
+    let transactions = std::env::args().skip(1).find_map(|word| word.parse().ok()).unwrap_or(TRANSACTIONS);
+    let blocks = usize::div_ceil(transactions, PER_BLOCK);
+    let count = blocks * PER_BLOCK;
+    println!("{} cores, {blocks} blocks of {PER_BLOCK} transactions", rayon::current_num_threads());
+    let fixture = Fixture::new(blocks);
+    let limit = baseline(&fixture);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let old = Node::start(&fixture, &runtime, &[]);
+    let bytes: Vec<Vec<u8>> = fixture.setup.iter().chain(&fixture.blocks).map(codec::encode).collect();
+    old.chain.submit_many(bytes.into_iter()).result.expect("valid");
+    let tip = fixture.blocks.last().expect("blocks").hash();
+    let address = old.peers.listening().expect("it listens");
+
+    let (measure, start) = (Measure::start(), Instant::now());
+    let new = Node::start(&fixture, &runtime, &[address]);
+    loop {
+        let info = new.chain.view().info();
+        if info.hash == tip {
+            break;
+        }
+        assert!(start.elapsed() < PATIENCE, "the new node is still at height {}", info.height);
+        new.chain.wait_past(info.sequence, PATIENCE);
+    }
+    let (rate, cpu) = measure.end(count);
+    let (share, share_cpu) = (100.0 * rate / limit.0, 100.0 * limit.1 / cpu);
+    println!(
+        "synced over loopback: {rate:>9.0} transactions/s, {share:.0} % of the baseline ({cpu:.2} us of processor each, \
+         both nodes, {share_cpu:.0} %)"
+    );
+    new.end();
+    old.end();
+}
+
+struct Node {
+    chain: ChainHandle,
+    peers: PeerNetwork,
+    stop: CancellationToken,
+    _directory: tempfile::TempDir,
+}
+
+impl Node {
+    fn start(fixture: &Fixture, runtime: &tokio::runtime::Runtime, connect: &[SocketAddr]) -> Self {
+        // Beside the binary: on a disk, where a temporary directory may be in memory.
+        let folder = std::env::current_exe().expect("a path").parent().expect("a folder").to_owned();
+        let directory = tempfile::tempdir_in(folder).expect("a directory");
+        let options = RocksOptions { memory_bytes: 225 << 20 };
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&directory.path().join("db"), &options).expect("opens"));
+        let known = Arc::new(KnownSignatures::default());
+        let verifier = Verifier::new(fixture.network.clone(), known.clone(), None);
+        let clock = Arc::new(SystemClock::new());
+        let chain = ChainHandle::start(store, verifier, ChainOptions::default(), clock.clone()).expect("starts");
+        let network = fixture.network.clone();
+        let mempool = Mempool::new(network.clone(), clock.clone(), chain.clone(), known, Options::default());
+        let brain = BrainOptions {
+            agent: p2p::agent(),
+            listen_port: 0,
+            allow_private: true,
+            inbound_max: 16,
+            only: connect.iter().map(|address| (*address).into()).collect(),
+            manual: Vec::new(),
+            external: Vec::new(),
+            bootstrap: Vec::new(),
+            minimum_chain_work: Work::ZERO,
+            onion: false,
+        };
+        let options = NetworkOptions {
+            listen: connect.is_empty().then_some((Ipv4Addr::LOCALHOST, 0).into()),
+            proxy: None,
+            lasting_identity: false,
+            brain,
+            folder: directory.path().to_owned(),
+            genesis: network.to_json().into_bytes().into(),
+        };
+        let stop = CancellationToken::new();
+        let peers =
+            PeerNetwork::start(options, chain.clone(), Arc::new(mempool), clock, runtime.handle(), stop.clone())
+                .expect("the network starts");
+        Self { chain, peers, stop, _directory: directory }
+    }
+
+    fn end(self) {
+        self.stop.cancel();
+        self.peers.stop();
+        self.chain.stop();
+    }
+}
