@@ -8,6 +8,9 @@ use std::time::Duration;
 
 /// Handshakes at the same time: each costs four curve operations and a kilobyte.
 pub const HANDSHAKES_MAX: usize = 64;
+/// Where all places are taken, the oldest handshake gives way to a newcomer once it is this old: an honest one takes
+/// three round trips, one that says nothing would keep its place for ten seconds.
+const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 /// Dials a second from everywhere together.
 const RATE_ALL: u64 = 20;
 /// Dials that may come at once after a quiet time, from everywhere.
@@ -44,21 +47,38 @@ impl Bucket {
 pub struct Gate {
     all: Bucket,
     places: BTreeMap<[u8; 6], Bucket>,
-    shaking: usize,
+    /// Handshakes under way and when they began, oldest first.
+    shaking: BTreeMap<Ticket, Duration>,
+    next: u64,
     allow_private: bool,
+}
+
+/// A handshake that was admitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// What the gate says to one who may come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Admission {
+    /// For [`Gate::done`].
+    pub ticket: Ticket,
+    /// The handshake that is to be ended in exchange; the gate has forgotten it.
+    pub instead_of: Option<Ticket>,
 }
 
 impl Gate {
     /// Open. With `allow_private`, dials from private and loopback addresses are not counted by place.
     pub const fn new(allow_private: bool) -> Self {
         let all = Bucket { tokens_milli: BURST_ALL * 1_000, at: Duration::ZERO };
-        Self { all, places: BTreeMap::new(), shaking: 0, allow_private }
+        Self { all, places: BTreeMap::new(), shaking: BTreeMap::new(), next: 0, allow_private }
     }
 
     /// Whether somebody who dials from `address` may begin a handshake; if so, [`Self::done`] must follow.
-    pub fn admit(&mut self, address: IpAddr, now: Duration) -> bool {
-        if self.shaking >= HANDSHAKES_MAX {
-            return false;
+    pub fn admit(&mut self, address: IpAddr, now: Duration) -> Option<Admission> {
+        let oldest = self.shaking.first_key_value().map(|(ticket, began)| (*ticket, *began));
+        let instead_of = oldest.filter(|_| self.shaking.len() >= HANDSHAKES_MAX);
+        if instead_of.is_some_and(|(_, began)| now.saturating_sub(began) < HANDSHAKE_GRACE) {
+            return None;
         }
         let exempt = self.allow_private && is_private(address);
         if !exempt {
@@ -71,16 +91,22 @@ impl Gate {
             }
             let bucket = self.places.entry(place).or_insert(full);
             if !bucket.take(now, RATE_PLACE, BURST_PLACE) || !self.all.take(now, RATE_ALL, BURST_ALL) {
-                return false;
+                return None;
             }
         }
-        self.shaking += 1;
-        true
+        let instead_of = instead_of.map(|(ticket, _)| ticket);
+        if let Some(ticket) = instead_of {
+            self.done(ticket);
+        }
+        let ticket = Ticket(self.next);
+        self.next += 1;
+        self.shaking.insert(ticket, now);
+        Some(Admission { ticket, instead_of })
     }
 
     /// A handshake has ended, however.
-    pub const fn done(&mut self) {
-        self.shaking = self.shaking.saturating_sub(1);
+    pub fn done(&mut self, ticket: Ticket) {
+        self.shaking.remove(&ticket);
     }
 }
 
@@ -120,13 +146,13 @@ mod tests {
         let mut admitted = 0;
         for millis in 0..10_000u64 {
             let now = Duration::from_millis(millis);
-            if gate.admit(ip("203.0.113.7"), now) {
+            if let Some(flood) = gate.admit(ip("203.0.113.7"), now) {
                 admitted += 1;
-                gate.done();
+                gate.done(flood.ticket);
             }
             if millis % 1_000 == 500 {
-                assert!(gate.admit(ip(&format!("198.51.{}.1", millis / 1_000)), now), "{millis}");
-                gate.done();
+                let honest = gate.admit(ip(&format!("198.51.{}.1", millis / 1_000)), now);
+                gate.done(honest.expect("a place of its own").ticket);
             }
         }
         assert!((10..=15).contains(&admitted), "{admitted}");
@@ -136,26 +162,45 @@ mod tests {
     #[test]
     fn many_places_share_one_rate_and_so_many_handshakes() {
         let mut gate = Gate::new(false);
-        let open = (0..2_000u32).filter(|n| gate.admit(ip(&format!("11.{}.{}.1", n / 256, n % 256)), Duration::ZERO));
-        assert_eq!(open.count(), HANDSHAKES_MAX);
-        for _ in 0..HANDSHAKES_MAX {
-            gate.done();
+        let of = |first: u32, n: u32| ip(&format!("{first}.{}.{}.1", n / 256, n % 256));
+        let open: Vec<Admission> = (0..2_000).filter_map(|n| gate.admit(of(11, n), Duration::ZERO)).collect();
+        assert_eq!(open.len(), HANDSHAKES_MAX);
+        for admission in open {
+            gate.done(admission.ticket);
         }
         let later = Duration::from_secs(2);
-        let open = (0..2_000u32).filter(|n| {
-            let admitted = gate.admit(ip(&format!("12.{}.{}.1", n / 256, n % 256)), later);
-            gate.done();
-            admitted
+        let open = (0..2_000).filter_map(|n| {
+            let admitted = gate.admit(of(12, n), later)?;
+            gate.done(admitted.ticket);
+            Some(admitted)
         });
         assert_eq!(open.count() as u64, BURST_ALL - HANDSHAKES_MAX as u64 + 2 * RATE_ALL);
         assert!(gate.places.len() <= PLACES_MAX);
+    }
+
+    /// TH2: those who say nothing do not keep their places for as long as a handshake may take, and those who are quick
+    /// are not driven out.
+    #[test]
+    fn the_oldest_handshake_gives_way_to_a_newcomer() {
+        let mut gate = Gate::new(true);
+        let silent: Vec<Ticket> =
+            (0..HANDSHAKES_MAX).map(|_| gate.admit(ip("127.0.0.1"), Duration::ZERO).unwrap().ticket).collect();
+        assert_eq!(gate.admit(ip("127.0.0.1"), HANDSHAKE_GRACE - Duration::from_millis(1)), None);
+        let first = gate.admit(ip("127.0.0.1"), HANDSHAKE_GRACE).expect("the oldest is old enough");
+        assert_eq!(first.instead_of, Some(silent[0]));
+        gate.done(silent[1]);
+        let second = gate.admit(ip("127.0.0.1"), HANDSHAKE_GRACE).expect("there is a place");
+        assert_eq!(second.instead_of, None);
+        // What the gate has forgotten may still report its end.
+        gate.done(silent[0]);
+        assert_eq!(gate.shaking.len(), HANDSHAKES_MAX);
     }
 
     #[test]
     fn private_addresses_are_exempt_only_where_allowed_and_mapped_ones_are_the_same_place() {
         let admitted = |allow, address: &str| {
             let mut gate = Gate::new(allow);
-            (0..HANDSHAKES_MAX).filter(|_| gate.admit(ip(address), Duration::ZERO)).count()
+            (0..HANDSHAKES_MAX).filter_map(|_| gate.admit(ip(address), Duration::ZERO)).count()
         };
         for address in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"] {
             assert_eq!(admitted(true, address), HANDSHAKES_MAX, "{address}");

@@ -10,7 +10,7 @@
 
 use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office};
 use super::files::{self, Files};
-use super::gate::Gate;
+use super::gate::{Gate, Ticket};
 use super::noise::{HandshakeError, Role, StaticKey};
 use super::outbox::{Item, Outbox};
 use super::stats::Stats;
@@ -86,6 +86,8 @@ type Question = Box<dyn FnOnce(&mut Parts, &mut Desk<'_>) + Send>;
 pub(super) struct Core {
     pub office: Office,
     pub gate: Mutex<Gate>,
+    /// Handshakes that the gate has admitted.
+    pub shaking: Mutex<BTreeMap<Ticket, CancellationToken>>,
     pub key: StaticKey,
     pub stop: CancellationToken,
     proxy: Option<SocketAddr>,
@@ -185,6 +187,7 @@ impl PeerNetwork {
         let core = Arc::new(Core {
             office,
             gate: Mutex::new(Gate::new(brain_options.allow_private)),
+            shaking: Mutex::default(),
             key,
             stop,
             proxy: options.proxy,
