@@ -57,6 +57,9 @@ pub enum InviteError {
          --external-address in its configuration)"
     )]
     NoAddress,
+    /// The invite is to name a key that has not been made yet.
+    #[error("this node has no lasting key yet: start it once with --lasting-identity, then its invites name the key")]
+    NoIdentity,
     /// The peer cannot be reached, or is not the one meant.
     #[error("{peer}: {reason}")]
     Peer {
@@ -132,7 +135,10 @@ pub fn invite(config: &Config, address: Option<PeerName>) -> Result<Invite, Invi
     let listening = read_endpoints(&folder).and_then(|endpoints| endpoints.p2p).map(|address| address.port());
     let configured = config.peers.listen.map(|address| address.port()).filter(|port| *port != 0);
     peer.port = peer.port.or(listening).or(configured).or(Some(config.network.p2p_port));
-    let key = if config.peers.lasting_identity { identity(&folder)? } else { None };
+    let key = match config.peers.lasting_identity {
+        true => Some(identity(&folder)?.ok_or(InviteError::NoIdentity)?),
+        false => None,
+    };
     Ok(Invite { key, peer, genesis: config.network.genesis_hash() })
 }
 

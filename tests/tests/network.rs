@@ -139,15 +139,21 @@ fn network_invite_and_join() {
     assert!(made.status.success());
     let setup = Setup::genesis(directory.path().join("a"), "invited", &genesis);
     let setup = setup.with(["--p2p-listen", "127.0.0.1:0", "--lasting-identity", "--allow-private"]);
+    let invite_to = |address: &str| {
+        Command::new(binary("setara-node"))
+            .args(["invite", "--lasting-identity", "--address", address, "--genesis"])
+            .arg(&genesis)
+            .arg("--data-dir")
+            .arg(directory.path().join("a"))
+            .output()
+            .unwrap()
+    };
+    // An invite that should name a key is not quietly one without.
+    let early = invite_to("127.0.0.1:1");
+    assert!(!early.status.success() && String::from_utf8_lossy(&early.stderr).contains("no lasting key yet"));
     let a = setup.start();
     let address = listens(&setup.network_dir());
-    let output = Command::new(binary("setara-node"))
-        .args(["invite", "--lasting-identity", "--address", &address, "--genesis"])
-        .arg(&genesis)
-        .arg("--data-dir")
-        .arg(directory.path().join("a"))
-        .output()
-        .unwrap();
+    let output = invite_to(&address);
     let invite = String::from_utf8(output.stdout).unwrap().trim().to_owned();
     assert!(invite.starts_with("setara://") && invite.contains('@'), "{invite}");
 
