@@ -103,7 +103,7 @@ mod tests {
         }
         for columns in 0..60 {
             let cut = line(500, "loading blocks", columns);
-            assert_eq!(cut.chars().count(), columns.saturating_sub(1).min(47), "{columns}");
+            assert_eq!(cut.chars().count(), columns.saturating_sub(1).min(48), "{columns}");
         }
     }
 

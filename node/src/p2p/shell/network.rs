@@ -352,6 +352,11 @@ impl Loop {
                 }
             };
             let now = self.now();
+            if matches!(event, Event::Tick) {
+                let sent = Event::Sent(self.core.office.totals.sent.bytes());
+                let actions = self.brain.handle(now, &self.chain, &self.mempool, sent);
+                self.carry_out(actions, &runtime);
+            }
             let actions = self.brain.handle(now, &self.chain, &self.mempool, event);
             self.carry_out(actions, &runtime);
             if now.monotonic >= next_show && screen::is_live() {
