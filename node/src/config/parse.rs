@@ -188,9 +188,11 @@ pub fn bytes(text: &str) -> Result<Option<u64>, String> {
         "T" => 1 << 40,
         _ => 0,
     };
-    let number = digits.parse::<u64>().ok().filter(|_| unit > 0 && digits.starts_with(|first: char| first.is_ascii_digit()));
+    let number =
+        digits.parse::<u64>().ok().filter(|_| unit > 0 && digits.starts_with(|first: char| first.is_ascii_digit()));
     let bytes = number.and_then(|number| number.checked_mul(unit));
-    let bytes = bytes.ok_or("expected a number of MiB, or one with a unit such as 500M or 20G (k, m, g, t: by 1,000)")?;
+    let bytes =
+        bytes.ok_or("expected a number of MiB, or one with a unit such as 500M or 20G (k, m, g, t: by 1,000)")?;
     Ok((bytes > 0).then_some(bytes))
 }
 

@@ -64,7 +64,7 @@ impl Upload {
 
     /// All that was sent since the node started; a new day begins when the old one is over.
     pub fn note_sent(&mut self, network: &Network, now: Duration, sent: u64) {
-        self.block_bytes_per_second = network.max_block_bytes / u64::from(network.spacing_seconds.max(1));
+        self.block_bytes_per_second = network.max_block_bytes / u64::from(network.spacing.max(1));
         if now.saturating_sub(self.since) >= PERIOD {
             (self.since, self.before) = (now, self.sent.max(sent));
         }
@@ -180,7 +180,7 @@ mod tests {
         let mut upload = upload(100_000 * MB);
         let network = Network::main();
         let reserve = |hours: u64| upload.reserve(100_000 * MB, Duration::from_secs(hours * 3_600));
-        let full = network.max_block_bytes / u64::from(network.spacing_seconds) * 86_400;
+        let full = network.max_block_bytes / u64::from(network.spacing) * 86_400;
         assert_eq!(reserve(0), full);
         assert_eq!(reserve(12), full / 2);
         assert_eq!(reserve(24), 0);

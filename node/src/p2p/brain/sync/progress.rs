@@ -144,7 +144,7 @@ pub fn is_syncing(chain: &ChainHandle, minimum: Work) -> bool {
 /// difficulty is fixed they come as they please, and nothing is guessed.
 pub(super) fn expected_height(network: &Network, checked: &HeaderState, unix_seconds: u64) -> Height {
     let passed = unix_seconds.saturating_sub(u64::from(checked.time()));
-    let more = if network.is_fixed() { 0 } else { passed / u64::from(network.spacing_seconds.max(1)) };
+    let more = if network.is_fixed() { 0 } else { passed / u64::from(network.spacing.max(1)) };
     let height = u64::from(checked.height.get()).saturating_add(more);
     Height::new(u32::try_from(height).unwrap_or(u32::MAX))
 }
@@ -327,7 +327,7 @@ mod tests {
         };
         let main = Network::main();
         assert_eq!(of(&main, 0), 0);
-        assert_eq!(of(&main, 10), 10 * 86_400 / main.spacing_seconds);
+        assert_eq!(of(&main, 10), 10 * 86_400 / main.spacing);
         assert_eq!(of(&Network::dev(), 10), 0);
         assert_eq!(of(&main, u64::MAX / 86_400 / 2), u32::MAX);
     }
