@@ -22,7 +22,7 @@ use crate::mempool::Mempool;
 use crate::p2p::brain::interface::{Action, Actions, Desk, Dial, Event, Link, PeerId};
 use crate::p2p::brain::sync::SyncStage;
 use crate::p2p::brain::{Brain, BrainOptions, Memory, Parts};
-use crate::p2p::message::PeerAddress;
+use crate::p2p::message::{Message, PeerAddress};
 use crate::telemetry::screen;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -352,7 +352,8 @@ impl Loop {
                 }
             };
             let now = self.now();
-            if matches!(event, Event::Tick) {
+            // Whether a block may be sent depends on what was sent so far.
+            if matches!(event, Event::Tick | Event::Message { message: Message::GetBlocks(_), .. }) {
                 let sent = Event::Sent(self.core.office.totals.sent.bytes());
                 let actions = self.brain.handle(now, &self.chain, &self.mempool, sent);
                 self.carry_out(actions, &runtime);
