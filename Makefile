@@ -11,7 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
-.PHONY: help build run stop test test-long sim lint bench compat docs
+.PHONY: help build run stop net test test-long sim lint bench compat docs
 
 help: ## What there is
 	echo "Setara. Each target installs what a fresh Debian machine lacks and says how long it takes."
@@ -28,6 +28,9 @@ run: build ## A development node with a throwaway wallet and spendable coins, un
 
 stop: ## Stop the development node that `make run` left in the background (DETACH=1)
 	scripts/run --stop
+
+net: build ## Three nodes that mine in turn, lose one and get it back (NET_BLOCKS=N: end after N blocks)
+	scripts/net $(BIN)
 
 test: lint ## Lint, then all tests (about 30 min after the first build, which takes 20 to 25)
 	scripts/dependencies faults

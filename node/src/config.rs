@@ -7,6 +7,7 @@
 mod layers;
 mod options;
 mod parse;
+mod show;
 
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
@@ -20,8 +21,8 @@ use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::network::Network;
 use setara_core::pow::Work;
+use show::effective;
 use std::ffi::OsString;
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -72,6 +73,8 @@ pub struct PeersConfig {
     pub external: Vec<PeerName>,
     /// Incoming connections at most.
     pub inbound_max: usize,
+    /// Bytes that are to be sent in a day; `None` for as many as are asked for.
+    pub upload_target: Option<u64>,
     /// Whether loopback and private addresses count as any others.
     pub allow_private: bool,
     /// A SOCKS5 proxy for every dial.
@@ -513,6 +516,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         add,
         external: many(layers, "external-address")?,
         inbound_max: size(layers, "max-inbound", 0..=10_000)?,
+        upload_target: one(layers, "upload-target", parse::bytes)?.flatten(),
         allow_private: flag("allow-private")? || is_dev,
         proxy: one(layers, "proxy", parse::socket_address)?,
         lasting_identity: flag("lasting-identity")?,
@@ -550,48 +554,6 @@ fn rpc(layers: &Layers, network: &Network) -> Result<RpcConfig, ConfigError> {
         timeout: Duration::from_secs(number(layers, "rpc-timeout", 1..=3600)?),
         max_connections: u32::try_from(number(layers, "rpc-max-connections", 1..=1 << 16)?).expect("in range"),
     })
-}
-
-/// Every option's value and source, in the form of the file.
-fn effective(config: &Config, layers: &Layers) -> String {
-    let mut text = format!("# Network {}, data in {}\n", config.network.name, config.data_dir.display());
-    let mut group = "";
-    for option in OPTIONS {
-        if option.group != group {
-            group = option.group;
-            let _ = write!(text, "\n# {group}\n");
-        }
-        let setting = layers.get(option.name);
-        let shown = |value: &str| {
-            let value = if option.is_secret() { HIDDEN } else { value };
-            toml::Value::String(value.to_owned()).to_string()
-        };
-        let line = match (option.shape, setting) {
-            (Shape::Flag, setting) => {
-                let on = setting.is_some_and(|setting| parse::boolean(first(setting)).unwrap_or(false));
-                format!("{} = {on}", option.name)
-            }
-            (Shape::One(_), Some(setting)) => {
-                format!("{} = {}", option.name, shown(first(setting)))
-            }
-            (Shape::Many(_), Some(setting)) => {
-                let values: Vec<String> = setting.values.iter().map(|value| shown(value)).collect();
-                format!("{} = [{}]", option.name, values.join(", "))
-            }
-            (Shape::One(_), None) if option.name == "data-dir" => {
-                format!("# {} = {}", option.name, shown(&config.data_dir.to_string_lossy()))
-            }
-            (Shape::One(_), None) if option.name == "rpc-listen" => {
-                format!("# {} = {}", option.name, shown(&config.rpc.listen.to_string()))
-            }
-            (Shape::One(_), None) if option.default.is_empty() => format!("# {} is not set", option.name),
-            (Shape::One(_), None) => format!("# {} = {}", option.name, option.default),
-            (Shape::Many(_), None) => format!("# {} = []", option.name),
-        };
-        let source = setting.map_or(&Source::Default, |setting| &setting.source);
-        let _ = writeln!(text, "{line:<48} # {source}");
-    }
-    text
 }
 
 #[cfg(test)]

@@ -385,6 +385,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         external: p2p::resolve_all(&peers.external, port),
         bootstrap: p2p::resolve_all(&bootstrap, port),
         minimum_chain_work: peers.minimum_work,
+        upload_target: peers.upload_target,
         onion: peers.proxy.is_some(),
     };
     NetworkOptions {

@@ -5,18 +5,20 @@
 //! - Each place in the code that logs may fill 1 MiB an hour; what is beyond is dropped and counted (CVE-2025-54604).
 //! - The file is rotated at 100 MiB; five old ones are kept.
 //! - What is logged is a filter such as `info,mempool=debug`, and can be changed while the node runs.
+//! - On a terminal one line below the log says how far the node is, and is redrawn in place (`screen.rs`).
 //!
 //! A log line is never a verdict: nothing reads the log back, and a log that cannot be written stops nothing.
 
 mod file;
 mod format;
 mod limit;
+pub mod screen;
 
 use crate::clock::{Clock, civil_time};
 use file::RotatingFile;
 use limit::{CallSites, Verdict};
 use parking_lot::Mutex;
-use std::io::{self, Write};
+use std::io;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -124,6 +126,9 @@ pub fn start(
     let (directives, handle) = reload::Layer::new(directives);
     tracing_subscriber::registry().with(directives).with(sink).try_init().map_err(io::Error::other)?;
     log_panics();
+    if format == LogFormat::Text {
+        screen::start();
+    }
     Ok(Logging {
         reload: Arc::new(move |filter| handle.reload(filter).map_err(|error| error.to_string())),
         filter: Arc::new(Mutex::new(filter.to_owned())),
@@ -172,7 +177,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Sink {
         }
         // A log that cannot be written must not stop what it reports.
         if self.to_stderr {
-            let _ = io::stderr().lock().write_all(line.as_bytes());
+            screen::log(&line);
         }
         if let Some(file) = self.file.lock().as_mut() {
             file.write(line.as_bytes());

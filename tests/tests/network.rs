@@ -109,6 +109,43 @@ fn network_partition_heals() {
     wait_until("the payment in the loser's mempool", || waiting(&a, &txid).then_some(()));
 }
 
+/// BR14. With its day's upload used up a node turns away who dialled it for old blocks, says so, and serves whom it dialled.
+#[test]
+fn network_upload_target() {
+    let directory = tempfile::tempdir().unwrap();
+    let setup = Setup::dev(directory.path().join("a")).with(["--p2p-listen", "127.0.0.1:0", "--upload-target", "1k"]);
+    let a = setup.start();
+    let miner = Wallet::at(directory.path(), "miner", &a);
+    let (_, address) = miner.create();
+    let info = a.call("getblockheader", json!([a.call("getblockhash", json!([0]))]));
+    let genesis = info["time"].as_u64().unwrap();
+    // History, and more than a week later as many blocks as are always served.
+    a.call("setmocktime", json!([genesis + 86_400]));
+    a.call("generatetoaddress", json!([5, address]));
+    a.call("setmocktime", json!([genesis + 10 * 86_400]));
+    a.call("generatetoaddress", json!([11, address]));
+    let target = |key: &str| a.call("getnettotals", json!([]))["uploadtarget"][key].clone();
+    assert_eq!((target("timeframe"), target("target")), (json!(86_400), json!(1_000)));
+    assert_eq!((target("target_reached"), target("serve_historical_blocks")), (json!(false), json!(true)));
+
+    let (b, at_b) = node(directory.path(), "b", &[&listens(&setup.network_dir())]);
+    // Greetings and headers alone are more than the target.
+    wait_until("all headers", || (b.call("getblockchaininfo", json!([]))["headers"] == 16).then_some(()));
+    wait_until("the target used up", || (target("target_reached") == true).then_some(()));
+    assert_eq!((target("serve_historical_blocks"), target("bytes_left_in_cycle")), (json!(false), json!(0)));
+    let left = target("time_left_in_cycle").as_u64().unwrap();
+    assert!((86_000..=86_400).contains(&left), "{left}");
+    // The blocks that are always served came and wait for those before them.
+    wait_until("an answer that they are not to be had", || {
+        let peers = b.call("getpeerinfo", json!([]));
+        (peers[0]["bytesrecv_per_msg"]["notfound"].as_u64()? > 0).then_some(())
+    });
+    assert_eq!(b.call("getblockcount", json!([])), 0);
+
+    a.call("addnode", json!([at_b, "add"]));
+    agree(&[&a, &b]);
+}
+
 /// Ended when dropped.
 struct Joined(Child);
 

@@ -5,7 +5,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
@@ -29,6 +29,8 @@ pub(super) struct Shared {
     moved: (Mutex<u64>, Condvar),
     /// Height connected, perhaps not yet flushed.
     pub height: AtomicU32,
+    /// Transactions up to there.
+    pub transactions: AtomicU64,
     /// Whether blocks are being loaded in bulk.
     pub loading: AtomicBool,
 }
@@ -38,6 +40,7 @@ impl Shared {
         let tip = view.info();
         Self {
             height: AtomicU32::new(tip.height.get()),
+            transactions: AtomicU64::new(0),
             loading: AtomicBool::new(false),
             view: RwLock::new(view),
             tip: watch::Sender::new(tip),

@@ -203,7 +203,7 @@ impl ChainCore {
     /// Flushes if the coins' changes have filled their share, or the interval is over; else writes ahead what has
     /// piled up. For the middle of loads and reorganisations.
     pub(super) fn flush_if_due(&mut self, now: Now) -> Result<(), ChainFault> {
-        self.shared.height.store(self.height().get(), Ordering::Relaxed);
+        self.note_progress();
         self.tell_progress(now);
         let waited = now.monotonic.saturating_sub(self.pending.flushed_at);
         if self.coins.is_full_for(0) || waited >= self.flush_interval {
@@ -232,6 +232,12 @@ impl ChainCore {
         Ok(())
     }
 
+    /// For whoever asks how far the writer is.
+    fn note_progress(&self) {
+        self.shared.height.store(self.height().get(), Ordering::Relaxed);
+        self.shared.transactions.store(self.tree.node(self.tip_id()).chain_tx_count, Ordering::Relaxed);
+    }
+
     fn tell_progress(&mut self, now: Now) {
         let (told_at, told) = self.pending.told;
         let height = self.height().get();
@@ -247,6 +253,7 @@ impl ChainCore {
     /// Shows the stored state to readers.
     pub(super) fn publish(&mut self) -> Result<(), ChainFault> {
         self.sequence += 1;
+        self.note_progress();
         let reader = self.store.snapshot()?;
         let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.tips());
         self.shared.publish(Arc::new(view));

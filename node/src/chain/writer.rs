@@ -46,6 +46,8 @@ pub struct LoadReport {
 pub struct Progress {
     /// Height connected, perhaps not yet visible.
     pub height: Height,
+    /// Transactions up to there, coinbases included.
+    pub transactions: u64,
     /// Whether blocks are being loaded in bulk.
     pub loading: bool,
 }
@@ -244,7 +246,8 @@ impl ChainHandle {
     pub fn progress(&self) -> Progress {
         let shared = &self.inner.shared;
         let height = Height::new(shared.height.load(Ordering::Relaxed));
-        Progress { height, loading: shared.loading.load(Ordering::Relaxed) }
+        let transactions = shared.transactions.load(Ordering::Relaxed);
+        Progress { height, transactions, loading: shared.loading.load(Ordering::Relaxed) }
     }
 
     /// The network.

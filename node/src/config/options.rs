@@ -108,6 +108,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(PEERS, "max-inbound", Shape::One("N"), "114", "Connections that others may have open to this node"),
     option(
         PEERS,
+        "upload-target",
+        Shape::One("SIZE"),
+        "",
+        "Send about so much a day, in MiB or with a unit such as 500M or 20G: when it runs out, peers that dialled this node \
+         get no old blocks any more, and at last only new ones",
+    ),
+    option(
+        PEERS,
         "allow-private",
         Shape::Flag,
         "",

@@ -173,6 +173,29 @@ pub fn number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     number.ok_or_else(|| format!("expected a whole number from {} to {}", range.start(), range.end()))
 }
 
+/// Bytes as Bitcoin Core reads them: MiB, or with a unit, of which the small letters count by 1,000 and the capitals by 1,024.
+/// 0 is no limit.
+pub fn bytes(text: &str) -> Result<Option<u64>, String> {
+    let digits = text.trim_end_matches(|last: char| last.is_ascii_alphabetic());
+    let unit: u64 = match &text[digits.len()..] {
+        "k" => 1_000,
+        "K" => 1 << 10,
+        "m" => 1_000_000,
+        "" | "M" => 1 << 20,
+        "g" => 1_000_000_000,
+        "G" => 1 << 30,
+        "t" => 1_000_000_000_000,
+        "T" => 1 << 40,
+        _ => 0,
+    };
+    let number =
+        digits.parse::<u64>().ok().filter(|_| unit > 0 && digits.starts_with(|first: char| first.is_ascii_digit()));
+    let bytes = number.and_then(|number| number.checked_mul(unit));
+    let bytes =
+        bytes.ok_or("expected a number of MiB, or one with a unit such as 500M or 20G (k, m, g, t: by 1,000)")?;
+    Ok((bytes > 0).then_some(bytes))
+}
+
 /// An address of this network.
 pub fn address(text: &str, network: &Network) -> Result<Address, String> {
     Address::from_text(text, &network.prefix).map_err(|error| error.to_string())
@@ -251,6 +274,29 @@ mod tests {
         assert_eq!(work("0"), Ok(Work::ZERO));
         assert_eq!(work("0x01"), work("1"));
         assert!(work("").is_err() && work("g").is_err() && work(&"1".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn sizes_are_mib_or_have_a_unit() {
+        let rows = [
+            ("0", None),
+            ("0T", None),
+            ("1", Some(1 << 20)),
+            ("500M", Some(500 << 20)),
+            ("500m", Some(500_000_000)),
+            ("20G", Some(20 << 30)),
+            ("7k", Some(7_000)),
+            ("7K", Some(7 << 10)),
+            ("2g", Some(2_000_000_000)),
+            ("3t", Some(3_000_000_000_000)),
+            ("16777215T", Some(16_777_215 << 40)),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(bytes(text), Ok(expected), "{text}");
+        }
+        for bad in ["", "M", "-1", "+1", "1.5G", "1MB", "1 G", "1x", "16777216T", "99999999999999999999", "1é"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -118,6 +118,7 @@ impl Node {
                 listen_port: PORT,
                 allow_private: false,
                 inbound_max: 114,
+                upload_target: None,
                 only: Vec::new(),
                 manual: Vec::new(),
                 external: vec![address_of(self.id)],

@@ -16,6 +16,7 @@ mod fetch;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use super::compact::Rebuilt;
 use super::interface::{Action, Desk, Ending, Link, PeerId};
@@ -23,13 +24,15 @@ use crate::p2p::limits::REQUESTED_BLOCKS_MAX;
 use crate::p2p::message::{Message, services};
 use fetch::Fetch;
 use rand::RngExt;
-use serve::{Serving, Upload};
+use serve::Serving;
 use setara_core::block::Header;
 use setara_core::hash::{BlockHash, WtxId};
 use setara_core::transaction::Transaction;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
+use upload::Upload;
+pub use upload::{PERIOD as UPLOAD_PERIOD, UploadState};
 
 /// Peers asked to send new blocks as unasked compact blocks (BIP 152).
 const CHOSEN_MAX: usize = 3;
@@ -133,7 +136,7 @@ pub struct BlockRelay {
 }
 
 impl BlockRelay {
-    /// Syncing, with no peers. `upload_target` is bytes of blocks per day; `None` for no limit.
+    /// Syncing, with no peers. `upload_target` is bytes a day; `None` for no limit.
     pub fn new(upload_target: Option<u64>) -> Self {
         Self {
             peers: BTreeMap::new(),
@@ -171,7 +174,9 @@ impl BlockRelay {
 
     /// A peer has gone; what it was asked for is asked of others.
     pub fn peer_gone(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
-        self.peers.remove(&peer);
+        if let Some(state) = self.peers.remove(&peer) {
+            self.upload.settle(state.serving.promised());
+        }
         self.chosen.retain(|other| *other != peer);
         let hashes: Vec<BlockHash> = self.fetches.keys().copied().collect();
         for hash in hashes {

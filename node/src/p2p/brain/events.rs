@@ -5,7 +5,7 @@ use super::greeting::{self, Introduction};
 use super::interface::{Action, Actions, Desk, Ending, Link, PeerId, TransactionVerdict};
 use super::peer::Peer;
 use super::penalty::{Offence, Penalty};
-use super::sync::SyncStage;
+use super::sync::{SyncStage, duration_text};
 use super::{NONCES_MAX, Parts, SAVE_INTERVAL, addresses, eviction};
 use crate::chain::{Accepted, HeadersTaken, Now, SubmitError};
 use crate::p2p::limits::{HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
@@ -406,17 +406,32 @@ impl Parts {
     /// A line for whoever waits for the node to catch up.
     fn tell_progress(&self, desk: &Desk<'_>) {
         let progress = self.sync.progress(desk);
-        let (height, target) = (progress.height.get(), progress.target.get());
-        let stage = match progress.stage {
-            SyncStage::Done => return,
-            SyncStage::CheckingHeaders => "checking headers",
-            SyncStage::Blocks => "loading blocks",
+        if progress.stage == SyncStage::Done {
+            return;
+        }
+        let (stage, height, target) = (progress.stage.as_str(), progress.height.get(), progress.target.get());
+        let (percent, peers) = (progress.percent(), progress.peers);
+        let percent = percent.as_str();
+        let rate = progress.rate.map(|rate| rate.heights());
+        let (headers_per_second, blocks_per_second) = match progress.stage {
+            SyncStage::CheckingHeaders => (rate.as_deref(), None),
+            _ => (None, rate.as_deref()),
         };
-        let percent = u64::from(height) * 100 / u64::from(target.max(1));
-        let blocks_per_second = progress.milliblocks_per_second / 1_000;
-        let eta_seconds = progress.eta.map(|eta| eta.as_secs());
-        let peers = progress.peers;
-        tracing::info!(stage, height, target, percent, blocks_per_second, ?eta_seconds, peers, "syncing");
+        let transactions = progress.rate.filter(|_| blocks_per_second.is_some()).map(|rate| rate.transactions());
+        let (transactions_per_second, eta) = (transactions.as_deref(), progress.eta().map(duration_text));
+        let eta = eta.as_deref();
+        tracing::info!(
+            stage,
+            height,
+            target,
+            percent,
+            headers_per_second,
+            blocks_per_second,
+            transactions_per_second,
+            eta,
+            peers,
+            "syncing"
+        );
     }
 
     /// Asks every peer to answer.

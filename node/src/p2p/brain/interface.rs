@@ -134,6 +134,8 @@ pub enum Event {
     TipChanged,
     /// Transactions are new in the mempool, whoever brought them.
     MempoolGrew(Vec<(WtxId, u64)>),
+    /// Bytes sent to all peers since the start, as they stand.
+    Sent(u64),
     /// Time has passed.
     Tick,
 }

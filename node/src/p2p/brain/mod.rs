@@ -82,6 +82,8 @@ pub struct BrainOptions {
     pub bootstrap: Vec<PeerAddress>,
     /// Headers with less work are not stored.
     pub minimum_chain_work: Work,
+    /// Bytes that are to be sent in a day; `None` for as many as are asked for.
+    pub upload_target: Option<u64>,
     /// Whether dials go through a proxy: then onion addresses can be reached.
     pub onion: bool,
 }
@@ -233,7 +235,7 @@ impl Parts {
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
             download: Download::new(),
             relay: TransactionRelay::new(rng),
-            blocks: BlockRelay::new(None),
+            blocks: BlockRelay::new(options.upload_target),
             tip_at: Duration::ZERO,
             awaited: None,
             caught_up: false,
@@ -274,6 +276,7 @@ impl Parts {
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => self.relay.on_mempool_grew(desk, &transactions),
+            Event::Sent(bytes) => self.blocks.note_sent(desk, bytes),
             Event::Tick => self.tick(desk),
         }
     }

@@ -13,7 +13,7 @@ mod lagging;
 mod progress;
 mod serve;
 
-pub use progress::{SyncProgress, SyncStage, is_syncing};
+pub use progress::{SyncProgress, SyncStage, duration_text, is_syncing};
 
 use super::interface::{Action, Desk, Ending, Link, PeerId};
 use super::penalty::{self, Offence};
@@ -22,10 +22,10 @@ use crate::chain::{HeaderPoint, HeadersTaken, KnownHeader, SubmitError};
 use crate::p2p::limits::{HEADERS_MAX, LOCATOR_HASHES_MAX};
 use crate::p2p::message::Message;
 use lagging::Lagging;
-use progress::Meter;
+use progress::{Meter, Place, expected_height};
 use serve::Serving;
 use setara_core::block::Header;
-use setara_core::consensus::check_work;
+use setara_core::consensus::{HeaderState, check_work};
 use setara_core::hash::BlockHash;
 use setara_core::pow::Work;
 use std::collections::BTreeMap;
@@ -144,9 +144,29 @@ impl HeaderSync {
 
     /// How far the node is.
     pub fn progress(&self, desk: &Desk<'_>) -> SyncProgress {
+        let place = self.place(desk);
+        let target = match self.presync() {
+            Some(checked) => expected_height(desk.network(), checked, desk.now.unix_seconds),
+            None => desk.chain.headers().best().state.height,
+        };
+        self.meter.progress(&place, target, self.peers.len())
+    }
+
+    /// The chain of the sync peer that is checked for work before it is stored.
+    fn presync(&self) -> Option<&HeaderState> {
         let presync = self.sync_peer.and_then(|peer| self.peers.get(&peer)?.presync.as_ref());
-        let presync = presync.map(|presync| presync.state().height);
-        self.meter.progress(desk.chain, self.options.minimum_chain_work, presync, self.peers.len())
+        presync.map(|presync| presync.state())
+    }
+
+    fn place(&self, desk: &Desk<'_>) -> Place {
+        match self.presync() {
+            Some(checked) => Place { stage: SyncStage::CheckingHeaders, height: checked.height, transactions: 0 },
+            None => {
+                let stage = if self.is_syncing(desk) { SyncStage::Blocks } else { SyncStage::Done };
+                let done = desk.chain.progress();
+                Place { stage, height: done.height, transactions: done.transactions }
+            }
+        }
     }
 
     /// Headers came.
@@ -326,7 +346,8 @@ impl HeaderSync {
     /// Time has passed.
     pub fn tick(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
-        self.meter.sample(desk);
+        let place = self.place(desk);
+        self.meter.sample(now, &place);
         if let Some((peer, state)) = self.sync_peer.and_then(|peer| Some((peer, self.peers.get(&peer)?))) {
             let waiting = state.asked > 0 && state.submitted == 0;
             if waiting && now >= state.progressed + PROGRESS_TIMEOUT {

@@ -35,6 +35,7 @@ impl Node {
             listen_port: 1,
             allow_private: false,
             inbound_max: 4,
+            upload_target: None,
             only: Vec::new(),
             manual: Vec::new(),
             external: Vec::new(),

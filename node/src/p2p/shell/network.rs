@@ -20,8 +20,10 @@ use crate::chain::{ChainHandle, Now};
 use crate::clock::Clock;
 use crate::mempool::Mempool;
 use crate::p2p::brain::interface::{Action, Actions, Desk, Dial, Event, Link, PeerId};
+use crate::p2p::brain::sync::SyncStage;
 use crate::p2p::brain::{Brain, BrainOptions, Memory, Parts};
-use crate::p2p::message::PeerAddress;
+use crate::p2p::message::{Message, PeerAddress};
+use crate::telemetry::screen;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::io;
@@ -37,6 +39,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Time between two looks of the brain at its deadlines.
 const TICK: Duration = Duration::from_millis(100);
+/// Time between two looks at how far the sync is, for the line on a terminal.
+const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that wait for the brain, all peers together; each reader waits with its one for a place.
 const EVENTS_MAX: usize = 512;
 /// Questions that wait for the brain.
@@ -323,6 +327,7 @@ impl Loop {
         let mut waiting = self.mempool.changes();
         let mut seen = self.mempool.added_since(0).next;
         let stop = self.core.stop.clone();
+        let mut next_show = Duration::ZERO;
         loop {
             // Kept until the brain has seen the message.
             let mut _permit = None;
@@ -350,9 +355,20 @@ impl Loop {
                 }
             };
             let now = self.now();
+            // Whether a block may be sent depends on what was sent so far.
+            if matches!(event, Event::Tick | Event::Message { message: Message::GetBlocks(_), .. }) {
+                let sent = Event::Sent(self.core.office.totals.sent.bytes());
+                let actions = self.brain.handle(now, &self.chain, &self.mempool, sent);
+                self.carry_out(actions, &runtime);
+            }
             let actions = self.brain.handle(now, &self.chain, &self.mempool, event);
             self.carry_out(actions, &runtime);
+            if now.monotonic >= next_show && screen::is_live() {
+                next_show = now.monotonic + SHOW_INTERVAL;
+                self.show_progress(now, &runtime);
+            }
         }
+        screen::show(None);
         self.save();
         self.save_anchors();
     }
@@ -389,6 +405,17 @@ impl Loop {
                 Action::SubmitPackage(peer, package) => self.workers.package(peer, package),
                 Action::Save => self.save(),
             }
+        }
+    }
+
+    /// On a terminal, while the node is behind: how far it is.
+    fn show_progress(&mut self, now: Now, runtime: &tokio::runtime::Handle) {
+        let ask = |parts: &mut Parts, desk: &mut Desk<'_>| parts.sync.progress(desk);
+        let (progress, actions) = self.brain.answer(now, &self.chain, &self.mempool, ask);
+        self.carry_out(actions, runtime);
+        match progress.stage {
+            SyncStage::Done => screen::show(None),
+            _ => screen::show(Some((progress.permille(), &progress.to_string()))),
         }
     }
 

@@ -4,6 +4,7 @@ use super::stopping;
 use crate::chain::{HeaderPoint, TipInfo};
 use crate::p2p::brain::Parts;
 use crate::p2p::brain::bans::{BAN_SECONDS, Subnet};
+use crate::p2p::brain::blocks::UPLOAD_PERIOD;
 use crate::p2p::brain::interface::{Action, Desk, Dial, Ending, Link, PeerId};
 use crate::p2p::brain::peer::Peer;
 use crate::p2p::limits::PROTOCOL_VERSION;
@@ -219,18 +220,25 @@ pub(super) fn getnetworkinfo(context: &RpcContext, _: &Args) -> Outcome {
 }
 
 pub(super) fn getnettotals(context: &RpcContext, _: &Args) -> Outcome {
-    let totals = network(context)?.totals();
+    let network = network(context)?;
+    let totals = network.totals();
+    let (received, sent) = (totals.received.bytes(), totals.sent.bytes());
+    let upload = network.ask(move |parts, desk| {
+        parts.blocks.note_sent(desk, sent);
+        parts.blocks.upload(desk.monotonic())
+    });
+    let upload = upload.ok_or_else(stopping)?;
     answer(&json!({
-        "totalbytesrecv": totals.received.bytes(),
-        "totalbytessent": totals.sent.bytes(),
+        "totalbytesrecv": received,
+        "totalbytessent": sent,
         "timemillis": context.clock.unix_seconds() * 1_000,
         "uploadtarget": {
-            "timeframe": 86_400,
-            "target": 0,
-            "target_reached": false,
-            "serve_historical_blocks": true,
-            "bytes_left_in_cycle": 0,
-            "time_left_in_cycle": 0,
+            "timeframe": UPLOAD_PERIOD.as_secs(),
+            "target": upload.map_or(0, |upload| upload.target),
+            "target_reached": upload.is_some_and(|upload| upload.is_reached),
+            "serve_historical_blocks": upload.is_none_or(|upload| upload.serves_history),
+            "bytes_left_in_cycle": upload.map_or(0, |upload| upload.left),
+            "time_left_in_cycle": upload.map_or(0, |upload| upload.time_left.as_secs()),
         },
     }))
 }

@@ -7,6 +7,7 @@
 use super::super::interface::{Action, Desk, PeerId};
 use super::super::penalty::Offence;
 use super::BlockRelay;
+use super::upload::{Age, UploadState};
 use crate::chain::{KnownHeader, View};
 use crate::p2p::limits::REQUESTED_BLOCKS_MAX;
 use crate::p2p::message::{BlockTransactions, Message, Reference};
@@ -28,12 +29,9 @@ const PARTS_DEPTH_MAX: u32 = 10;
 const COMPACT_DEPTH_MAX: u32 = 5;
 /// Age from which a block off the active chain is not served: with it this node could be recognised.
 const STALE_SECONDS_MAX: u32 = 30 * 24 * 3_600;
-/// Age from which a block counts as history: first to go when the day's upload runs out.
-const HISTORY_SECONDS: u64 = 7 * 24 * 3_600;
-/// One part in so many of a day's upload is kept for blocks that are not history.
-const UPLOAD_RESERVE: u64 = 4;
-/// A day of uploads.
-const UPLOAD_PERIOD: Duration = Duration::from_secs(24 * 3_600);
+/// Age from which a block counts as history, and goes first when the day's upload runs out (Bitcoin Core's number). Age is
+/// seen from the best header, so that a chain that has paused is not history as a whole.
+const HISTORY_SECONDS: u32 = 7 * 24 * 3_600;
 
 /// An answer that waits.
 #[derive(Debug)]
@@ -47,8 +45,8 @@ enum Wanted {
 #[derive(Debug, Default)]
 pub(super) struct Serving {
     queue: VecDeque<Wanted>,
-    /// With the shell.
-    outstanding: usize,
+    /// With the shell, by their sizes as the upload counts them.
+    outstanding: VecDeque<u64>,
     /// Positions in the queue: what makes it large.
     positions: usize,
 }
@@ -57,38 +55,10 @@ impl Serving {
     pub fn len(&self) -> usize {
         self.queue.len()
     }
-}
 
-/// Bytes of blocks sent, by day.
-#[derive(Debug)]
-pub(super) struct Upload {
-    target: Option<u64>,
-    used: u64,
-    since: Duration,
-}
-
-impl Upload {
-    pub const fn new(target: Option<u64>) -> Self {
-        Self { target, used: 0, since: Duration::ZERO }
-    }
-
-    /// Bytes left of this day's; `None` for no limit.
-    fn left(&mut self, now: Duration) -> Option<u64> {
-        if now.saturating_sub(self.since) >= UPLOAD_PERIOD {
-            (self.since, self.used) = (now, 0);
-        }
-        self.target.map(|target| target.saturating_sub(self.used))
-    }
-
-    /// Whether a block may be sent. New ones always: a network lives on their being passed on.
-    fn allows(&mut self, now: Duration, near_tip: bool, history: bool, size: u64) -> bool {
-        let Some(left) = self.left(now) else { return true };
-        let reserve = if history { self.target.unwrap_or(0) / UPLOAD_RESERVE } else { 0 };
-        let allowed = near_tip || left >= reserve.saturating_add(size);
-        if allowed {
-            self.used = self.used.saturating_add(size);
-        }
-        allowed
+    /// Bytes with the shell.
+    pub fn promised(&self) -> u64 {
+        self.outstanding.iter().sum()
     }
 }
 
@@ -122,9 +92,14 @@ fn servable(desk: &Desk<'_>, view: &View, hash: &BlockHash) -> Option<Servable> 
 }
 
 impl BlockRelay {
-    /// Bytes of blocks that may still be sent today; `None` for no limit.
-    pub fn upload_left(&mut self, now: Duration) -> Option<u64> {
-        self.upload.left(now)
+    /// All that was sent to all peers since the node started.
+    pub fn note_sent(&mut self, desk: &Desk<'_>, sent: u64) {
+        self.upload.note_sent(desk.network(), desk.monotonic(), sent);
+    }
+
+    /// How much may still be sent; `None` without a target.
+    pub fn upload(&self, now: Duration) -> Option<UploadState> {
+        self.upload.state(now)
     }
 
     /// A peer asks for blocks.
@@ -151,7 +126,8 @@ impl BlockRelay {
     /// The shell has dealt with a `SendBlock`, `SendBlockTransactions` or `SendCompactBlock` that answered this peer.
     pub fn sent(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.serving.outstanding = state.serving.outstanding.saturating_sub(1);
+            let size = state.serving.outstanding.pop_front().unwrap_or(0);
+            self.upload.settle(size);
             self.pump(desk, peer);
         }
     }
@@ -178,7 +154,7 @@ impl BlockRelay {
     fn pump(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
         let view = desk.chain.view();
         while let Some(state) = self.peers.get_mut(&peer)
-            && state.serving.outstanding < AT_ONCE_MAX
+            && state.serving.outstanding.len() < AT_ONCE_MAX
             && let Some(wanted) = state.serving.queue.pop_front()
         {
             match wanted {
@@ -191,10 +167,11 @@ impl BlockRelay {
         }
     }
 
-    /// Leaves an answer to the shell.
-    fn leave(&mut self, desk: &mut Desk<'_>, peer: PeerId, hash: BlockHash, action: Action) {
+    /// Leaves an answer of so many bytes to the shell; parts of blocks count once they are sent.
+    fn leave(&mut self, desk: &mut Desk<'_>, peer: PeerId, hash: BlockHash, size: u64, action: Action) {
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.serving.outstanding += 1;
+            state.serving.outstanding.push_back(size);
+            self.upload.promise(size);
             state.learn(hash);
             desk.actions.push(action);
         }
@@ -206,13 +183,18 @@ impl BlockRelay {
             desk.send(peer, Message::Block(recent.bytes().clone()));
             return;
         }
+        let incoming = self.peers.get(&peer).is_some_and(|state| state.link.is_inbound());
         let servable = servable.filter(|servable| {
-            let old = desk.now.unix_seconds.saturating_sub(u64::from(servable.known.header.time)) >= HISTORY_SECONDS;
-            let near_tip = servable.depth <= PARTS_DEPTH_MAX;
-            self.upload.allows(desk.now.monotonic, near_tip, old, u64::from(servable.size))
+            let seconds = desk.chain.headers().best().header.time.saturating_sub(servable.known.header.time);
+            let age = match servable.depth {
+                ..=PARTS_DEPTH_MAX => Age::New,
+                _ if seconds < HISTORY_SECONDS => Age::Recent,
+                _ => Age::Historical,
+            };
+            !incoming || self.upload.allows(desk.monotonic(), age, u64::from(servable.size))
         });
         match servable {
-            Some(_) => self.leave(desk, peer, hash, Action::SendBlock(peer, hash)),
+            Some(servable) => self.leave(desk, peer, hash, servable.size.into(), Action::SendBlock(peer, hash)),
             None => desk.send(peer, Message::NotFound(vec![Reference::Block(hash)])),
         }
     }
@@ -245,10 +227,10 @@ impl BlockRelay {
         let depth = servable.map_or(u32::MAX, |servable| servable.depth);
         match indexes.is_empty() {
             true if depth <= COMPACT_DEPTH_MAX => {
-                self.leave(desk, peer, hash, Action::SendCompactBlock(peer, hash));
+                self.leave(desk, peer, hash, 0, Action::SendCompactBlock(peer, hash));
             }
             false if depth <= PARTS_DEPTH_MAX => {
-                self.leave(desk, peer, hash, Action::SendBlockTransactions(peer, hash, indexes));
+                self.leave(desk, peer, hash, 0, Action::SendBlockTransactions(peer, hash, indexes));
             }
             _ => self.serve_block(desk, view, peer, hash),
         }

@@ -89,24 +89,55 @@ fn old_stale_blocks_are_not_served() {
 /// BR14: history goes first when the day's upload runs out; new blocks are always served; a new day begins anew.
 #[test]
 fn history_is_first_to_go_when_upload_runs_out() {
-    let mut bench = Bench::new(&[(A, Link::Inbound)]);
-    let old: Vec<_> = (0..14).map(|_| bench.lab.mine(Vec::new())).collect();
-    let size = encode(&old[0]).len() as u64;
+    let mut bench = Bench::new(&[(A, Link::Inbound), (B, Link::OutboundFull)]);
+    let old = bench.lab.mine(Vec::new());
+    // A chain that goes on eight days later: what lies before is history, the blocks after it are not.
+    let mut next = bench.lab.builder.build(Vec::new());
+    next.header.time = old.header.time + 8 * 86_400;
+    mine_header(&mut next.header);
+    bench.lab.builder.apply(&next).unwrap();
+    assert_eq!(bench.lab.chain.submit(next.clone()), Ok(Accepted::Connected));
+    let new: Vec<_> = (0..12).map(|_| bench.lab.mine(Vec::new())).collect();
+    let (recent, tip) = (next, new.last().unwrap().clone());
+    let size = encode(&old).len() as u64;
     bench.relay.upload = Upload::new(Some(8 * size));
-    let serve = |bench: &mut Bench, block: &Block| {
-        let served = matches!(get(bench, block.hash())[..], [Action::SendBlock(..)]);
-        bench.act(|relay, desk| relay.sent(desk, A));
+    let mut sent = 0;
+    // Asks, and lets the shell send what is granted.
+    let mut serve = |bench: &mut Bench, peer: PeerId, block: &Block| {
+        let actions = bench.act(|relay, desk| relay.on_get_blocks(desk, peer, vec![block.hash()])).1;
+        let served = matches!(actions[..], [Action::SendBlock(..)]);
+        if served {
+            sent += size;
+            bench.act(|relay, desk| relay.sent(desk, peer));
+        } else {
+            let [Action::Send(_, Message::NotFound(what))] = &actions[..] else { panic!("{actions:?}") };
+            assert_eq!(*what, [Reference::Block(block.hash())]);
+        }
+        bench.act(|relay, desk| relay.note_sent(desk, sent));
         served
     };
-    // The chain's blocks are of about the genesis time, 11 days ago: history.
-    let served = (0..8).filter(|_| serve(&mut bench, &old[0])).count();
-    assert_eq!(served, 6, "a quarter is kept");
-    bench.now.unix_seconds -= 8 * 86_400;
-    assert_eq!((0..8).filter(|_| serve(&mut bench, &old[0])).count(), 2, "not history: to the last byte");
-    assert!(bench.relay.upload_left(bench.now.monotonic).unwrap() < size);
-    assert!(serve(&mut bench, &old[13]), "the tip, always");
-    bench.now.monotonic += Duration::from_secs(86_400);
-    assert!(serve(&mut bench, &old[0]));
+    assert_eq!((0..8).filter(|_| serve(&mut bench, A, &old)).count(), 6, "a quarter is kept");
+    let state = bench.relay.upload(bench.now.monotonic).unwrap();
+    assert!(!state.serves_history && !state.is_reached && state.left == 2 * size, "{state:?}");
+    assert_eq!((0..8).filter(|_| serve(&mut bench, A, &recent)).count(), 2, "not history: to the last byte");
+    assert!(bench.relay.upload(bench.now.monotonic).unwrap().is_reached);
+    assert!(serve(&mut bench, A, &tip), "the tip, always");
+    assert!(serve(&mut bench, B, &old), "whom this node dialled, always");
+    bench.now.monotonic += UPLOAD_PERIOD;
+    assert!(!serve(&mut bench, A, &old), "the shell has not counted since");
+    assert!(serve(&mut bench, A, &old), "a new day");
+}
+
+/// What is on its way to a peer that goes counts no longer.
+#[test]
+fn what_a_gone_peer_was_promised_is_free_again() {
+    let mut bench = Bench::new(&[(A, Link::Inbound)]);
+    let hash = bench.lab.mine(Vec::new()).hash();
+    bench.relay.upload = Upload::new(Some(1 << 20));
+    bench.act(|relay, desk| relay.on_get_blocks(desk, A, vec![hash; 4]));
+    assert!(bench.relay.upload(bench.now.monotonic).unwrap().left < 1 << 20);
+    bench.act(|relay, desk| relay.peer_gone(desk, A));
+    assert_eq!(bench.relay.upload(bench.now.monotonic).unwrap().left, 1 << 20);
 }
 
 /// TH7: sixteen answers are with the shell at a time, thirty-two wait; more is a flood.
