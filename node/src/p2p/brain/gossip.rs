@@ -127,11 +127,7 @@ impl Parts {
         let best = desk.chain.headers().best().point().hash;
         let Some(missing) = desk.chain.headers().missing_bodies(&best, 1, 1).pop() else { return };
         let height = missing.height.get();
-        if self.download.is_expected(&missing.hash) {
-            return;
-        }
-        let serves = |peer: &&Peer| peer.is_ready() && (peer.serves().0..=peer.serves().1).contains(&height);
-        if self.peers.values().any(|peer| serves(&peer) && self.sync.shown(peer.id).is_some()) {
+        if self.download.is_expected(&missing.hash) || self.download.has_source(desk, &missing) {
             return;
         }
         tracing::info!(height, "no peer serves this block; asking who does");
