@@ -12,7 +12,7 @@ use std::time::Duration;
 /// Transactions of a full block, of one input and two outputs each ...
 const PAYMENTS: usize = 10_000;
 /// ... and the limit that they fill.
-const BLOCK_BYTES: u64 = 2_500_000;
+const BLOCK_BYTES: u64 = 2_300_000;
 /// Links from one end to the other, of 50 ms each.
 const HOPS: usize = 5;
 /// Until the far end has a block that all know ...

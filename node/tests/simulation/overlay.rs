@@ -53,11 +53,6 @@ impl LongChain {
         Self { coins: builder.spendable(), blocks: builder.blocks, store }
     }
 
-    /// Height of its tip.
-    pub fn height(&self) -> u32 {
-        self.blocks.len() as u32 - 1
-    }
-
     /// A store that holds it.
     pub fn copy(&self) -> MemoryStore {
         self.store.crash(0)

@@ -40,6 +40,8 @@ const RESTING: Duration = Duration::from_secs(30);
 
 struct Flight {
     asked: Duration,
+    /// Bodies that the peer was asked for before and had not sent then: they come first.
+    ahead: u64,
 }
 
 struct Held {

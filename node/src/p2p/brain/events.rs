@@ -150,6 +150,9 @@ impl Parts {
         if matches!(link, Link::OutboundFull | Link::Manual) {
             self.ask_addresses(desk, id);
         }
+        if link != Link::BlockOnly {
+            self.go_on_finding(desk, id);
+        }
         if link.is_inbound() && listens != 0 {
             self.hear_of(desk, PeerAddress { port: listens, ..address }, address, bits, serves);
         }
