@@ -4,6 +4,7 @@ use super::bans::Subnet;
 use super::interface::{Desk, Ending, Link, PeerId};
 use super::outbound::Connection;
 use super::peer::Peer;
+use super::penalty::Offence;
 use super::{Parts, addresses};
 use crate::p2p::limits::ADDRESSES_MAX;
 use crate::p2p::message::{AddressRecord, Message, PeerAddress, Serves, services};
@@ -53,8 +54,12 @@ impl Parts {
         }
         let (link, source, asked) = (peer.link, peer.address, peer.asked_addresses);
         let received = self.addresses.receive(state, &source, records, desk.now, desk.rng);
+        let floods = state.floods(received.ignored, desk.monotonic());
         for record in received.relay {
             self.spread(desk, Some(id), record);
+        }
+        if floods {
+            desk.blame(id, Offence::Flood("addresses"));
         }
         if link == Link::AddressFetch && asked {
             self.close(desk, id, Ending::Finished);
