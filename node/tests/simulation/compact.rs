@@ -49,7 +49,13 @@ fn a_full_block_crosses_five_hops_in_time() {
     }
     let pay = |(outpoint, coin): &(OutPoint, Coin)| {
         let half = Amount::from_sen(coin.output.amount.sen() / 2 - 1_000);
-        testing::sign(&network, &[(*outpoint, *coin)], &[(testing::address(1), half), (testing::address(0), half)], 0, &[0])
+        testing::sign(
+            &network,
+            &[(*outpoint, *coin)],
+            &[(testing::address(1), half), (testing::address(0), half)],
+            0,
+            &[0],
+        )
     };
     let payments: Vec<Transaction> = chain.coins.iter().take(2 * PAYMENTS).map(pay).collect();
     let (first, second) = payments.split_at(PAYMENTS);

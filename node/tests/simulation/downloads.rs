@@ -1,6 +1,6 @@
 //! How long a newcomer needs: from one peer, from many, and with bad ones among them.
 
-use crate::liar::{Lie, Liar};
+use crate::liar::{Liar, Lie};
 use crate::node::address_of;
 use crate::overlay::{LongChain, Overlay};
 use setara_core::network::Network;

@@ -143,9 +143,8 @@ impl Parts {
         let now = desk.monotonic();
         let best = desk.chain.headers().best().point().hash;
         let missing = desk.chain.headers().missing_bodies(&best, 1, 1).pop();
-        let missing = missing.filter(|missing| {
-            !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing)
-        });
+        let missing = missing
+            .filter(|missing| !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing));
         let Some(missing) = missing else {
             self.next_find = None;
             return;

@@ -183,7 +183,8 @@ impl Download {
     fn hedge_due(&self, hash: &BlockHash, now: Duration) -> bool {
         let late = |(peer, flight): (PeerId, &Flight)| {
             let Some(source) = self.peers.get(&peer) else { return true };
-            let twice = |bodies: u64| Duration::from_millis(source.interval_ms().saturating_mul(2 * bodies)).max(HEDGE_MIN);
+            let twice =
+                |bodies: u64| Duration::from_millis(source.interval_ms().saturating_mul(2 * bodies)).max(HEDGE_MIN);
             now >= flight.asked.max(source.last_delivery()) + twice(1) || now >= flight.asked + twice(flight.ahead + 1)
         };
         self.in_flight(hash).count() < HEDGE_PEERS_MAX && self.in_flight(hash).all(late)

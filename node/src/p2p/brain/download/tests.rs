@@ -128,7 +128,8 @@ fn what_a_peer_lacked_is_asked_for_again() {
 fn a_peer_is_asked_for_what_it_shows_now() {
     let mut lab = Lab::new(5);
     lab.chain.submit_headers(lab.headers()).expect("valid headers");
-    let point = |lab: &Lab, height: usize| lab.chain.headers().get(&lab.builder.blocks[height].hash()).map(|at| at.point());
+    let point =
+        |lab: &Lab, height: usize| lab.chain.headers().get(&lab.builder.blocks[height].hash()).map(|at| at.point());
     let (second, fifth) = (point(&lab, 2), point(&lab, 5));
     let mut download = Download::new();
     download.peer_ready(PeerId(1), (0, 0));
