@@ -109,6 +109,13 @@ impl Headers {
         Some(KnownHeader::from(tree.node(tree.highest(a, shared))).point())
     }
 
+    /// The highest block of the branch that ends in `hash` that is not bad: that block itself, or one below it.
+    pub fn sound(&self, hash: &BlockHash) -> Option<HeaderPoint> {
+        let tree = self.0.read();
+        let id = tree.highest(tree.find(hash)?, |id| !tree.node(id).is_bad());
+        Some(KnownHeader::from(tree.node(id)).point())
+    }
+
     /// The blocks of the branch that ends in `target` whose bodies are not here and who are at most `ahead` above the
     /// highest block below which none is missing: lowest first, at most `max`. Empty for a bad branch.
     pub fn missing_bodies(&self, target: &BlockHash, ahead: u32, max: usize) -> Vec<HeaderPoint> {

@@ -7,6 +7,7 @@ use setara_core::block::{Block, Header};
 use setara_core::codec;
 use setara_core::hash::{BlockHash, Hash256, WtxId};
 use setara_core::network::Network;
+use setara_core::transaction::Coinbase;
 use setara_node::chain::Now;
 use setara_node::p2p::brain::interface::{Action, Actions, Event, PeerId};
 use setara_node::p2p::message::{AddressRecord, Hello, Message, NetAddress, PeerAddress, services};
@@ -32,12 +33,14 @@ pub enum Lie {
     Garbage,
     /// Answers requests for blocks with other blocks.
     WrongBlocks,
+    /// Answers requests for blocks with the right header and a wrong body.
+    WrongBodies,
     /// Announces transactions and does not deliver them.
     WithholdTransactions,
 }
 
 /// All of them.
-pub const LIES: [Lie; 8] = [
+pub const LIES: [Lie; 9] = [
     Lie::InvalidBlocks,
     Lie::Withhold,
     Lie::Silent,
@@ -45,6 +48,7 @@ pub const LIES: [Lie; 8] = [
     Lie::LowWork,
     Lie::Garbage,
     Lie::WrongBlocks,
+    Lie::WrongBodies,
     Lie::WithholdTransactions,
 ];
 
@@ -63,21 +67,36 @@ pub struct Liar {
     ticks: u64,
 }
 
+/// A block of more money than there is to be had; the work is real.
+fn unjust(builder: &ChainBuilder) -> Block {
+    let mut block = builder.build(Vec::new());
+    if let Some(output) = block.coinbase.outputs.first_mut() {
+        output.amount = Amount::from_sen(output.amount.sen() + 1);
+    }
+    testing::seal(block)
+}
+
 impl Liar {
     pub fn new(lie: Lie, network: &Arc<Network>, salt: u8) -> Self {
         let mut builder = ChainBuilder::new(network);
         builder.extra = vec![0xee, salt];
-        if matches!(lie, Lie::InvalidBlocks | Lie::Withhold | Lie::WrongBlocks | Lie::LowWork) {
+        if matches!(lie, Lie::InvalidBlocks | Lie::Withhold | Lie::WrongBlocks | Lie::WrongBodies | Lie::LowWork) {
             builder.mine_empty(OWN_BLOCKS as u32);
         }
         let mut blocks = builder.blocks.clone();
         if lie == Lie::InvalidBlocks {
-            // More money than there is to be had; the work is real.
-            let mut last = builder.build(Vec::new());
-            if let Some(output) = last.coinbase.outputs.first_mut() {
-                output.amount = Amount::from_sen(output.amount.sen() + 1);
-            }
-            blocks.push(testing::seal(last));
+            blocks.push(unjust(&builder));
+        }
+        Self { lie, network: network.clone(), peers: BTreeMap::new(), blocks, ticks: 0 }
+    }
+
+    /// A liar that shows the chain of the honest: it abuses that, and with an invalid block goes beyond it.
+    pub fn among(lie: Lie, network: &Arc<Network>, honest: &[Block]) -> Self {
+        let mut blocks = honest.to_vec();
+        if lie == Lie::InvalidBlocks {
+            let mut builder = ChainBuilder::new(network);
+            honest.iter().skip(1).for_each(|block| builder.apply(block).expect("the honest chain is valid"));
+            blocks.push(unjust(&builder));
         }
         Self { lie, network: network.clone(), peers: BTreeMap::new(), blocks, ticks: 0 }
     }
@@ -124,7 +143,9 @@ impl Liar {
             Message::Ping(nonce) if self.lie != Lie::Silent => send(Message::Pong(nonce)),
             Message::GetHeaders { .. } => match self.lie {
                 Lie::Silent => {}
-                Lie::InvalidBlocks | Lie::Withhold | Lie::WrongBlocks => send(Message::Headers(self.headers())),
+                Lie::InvalidBlocks | Lie::Withhold | Lie::WrongBlocks | Lie::WrongBodies => {
+                    send(Message::Headers(self.headers()));
+                }
                 Lie::AddressFlood | Lie::LowWork | Lie::Garbage | Lie::WithholdTransactions => {
                     send(Message::Headers(Vec::new()));
                 }
@@ -135,6 +156,12 @@ impl Liar {
                         if let Some(block) = self.blocks.iter().find(|block| block.hash() == hash) {
                             send(Message::Block(codec::encode(block).into()));
                         }
+                    }
+                }
+                Lie::WrongBodies => {
+                    for block in self.blocks.iter().filter(|block| hashes.contains(&block.hash())) {
+                        let coinbase = Coinbase { extra: vec![0xbb], ..block.coinbase.clone() };
+                        send(Message::Block(codec::encode(&Block { coinbase, ..block.clone() }).into()));
                     }
                 }
                 Lie::WrongBlocks => {
@@ -189,7 +216,12 @@ impl Liar {
                     let wtxids = (0..50).map(|_| WtxId::new(Hash256::from_bytes(rng.random())));
                     send(Message::Announce(wtxids.collect()));
                 }
-                Lie::InvalidBlocks | Lie::Withhold | Lie::Silent | Lie::LowWork | Lie::WrongBlocks => {}
+                Lie::InvalidBlocks
+                | Lie::Withhold
+                | Lie::Silent
+                | Lie::LowWork
+                | Lie::WrongBlocks
+                | Lie::WrongBodies => {}
             }
         }
     }

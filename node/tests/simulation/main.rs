@@ -5,8 +5,12 @@
 //!
 //! `SETARA_SIM_SEEDS=N` runs N seeds, `SETARA_SIM_SEED=S` one alone, `SETARA_SIM_LOG=1` shows what happened in it.
 
+mod compact;
+mod downloads;
+mod find;
 mod liar;
 mod node;
+mod overlay;
 mod scenario;
 mod world;
 

@@ -62,6 +62,12 @@ pub struct Node {
     pub network: Arc<Network>,
     /// Whom it knows from the start.
     pub bootstrap: Vec<PeerAddress>,
+    /// If not empty, it dials these and nobody else.
+    pub only: Vec<PeerAddress>,
+    /// It says, and means, that bodies below this height cannot be had from it.
+    pub serves_from: u32,
+    /// Signatures known to be good, where nodes share them: virtual time does not count checks, real time does.
+    pub known: Option<Arc<KnownSignatures>>,
     /// Files of its earlier lives.
     addresses: Option<Vec<u8>>,
     /// Mean time between its blocks; `None` does not mine.
@@ -82,6 +88,9 @@ impl Node {
             skew: 0,
             network: network.clone(),
             bootstrap,
+            only: Vec::new(),
+            serves_from: 0,
+            known: None,
             addresses: None,
             mines_every: None,
             payout: testing::address(0),
@@ -104,7 +113,7 @@ impl Node {
         self.set_clock(world);
         world.log(&format!("node {} starts", self.id));
         if self.liar.is_none() {
-            let known = Arc::new(KnownSignatures::default());
+            let known = self.known.clone().unwrap_or_default();
             let verifier = Verifier::new(self.network.clone(), known.clone(), Some(1));
             let options = ChainOptions { coin_cache_bytes: 1 << 20, ..ChainOptions::default() };
             let clock: Arc<dyn Clock> = self.clock.clone();
@@ -119,7 +128,7 @@ impl Node {
                 allow_private: false,
                 inbound_max: 114,
                 upload_target: None,
-                only: Vec::new(),
+                only: self.only.clone(),
                 manual: Vec::new(),
                 external: vec![address_of(self.id)],
                 bootstrap: self.bootstrap.clone(),
@@ -176,6 +185,44 @@ impl Node {
     }
 }
 
+/// Carries out what happens; a step of the script is the scenario's own business, and handed back.
+pub fn happen(world: &mut World, nodes: &mut [Node], what: What) -> Option<u32> {
+    match what {
+        What::Tick(id, life) => {
+            if nodes[id].life == life && nodes[id].is_up() {
+                handle(world, nodes, id, Event::Tick);
+                world.plan_tick(id, life);
+            }
+        }
+        What::Event(id, life, event) => {
+            if nodes[id].life == life {
+                handle(world, nodes, id, event);
+            }
+        }
+        What::Queue(id, life, peer, frame) => world.queue(id, life, peer, frame),
+        What::Deliver(id, life, peer, frame) => {
+            if nodes[id].life == life {
+                deliver(world, nodes, id, peer, frame);
+            }
+        }
+        What::Arrive { from, life, to, link } => arrive(world, nodes, from, life, to, link),
+        What::Mine(id, life) => {
+            if nodes[id].life == life && nodes[id].mines_every.is_some() {
+                nodes[id].mine(world);
+                nodes[id].plan_block(world);
+                notice(world, nodes, id);
+            }
+        }
+        What::Restart(id) => {
+            if !nodes[id].is_up() || nodes[id].life == 0 {
+                nodes[id].start(world);
+            }
+        }
+        What::Script(step) => return Some(step),
+    }
+    None
+}
+
 /// Lets a node's brain or liar handle an event, and carries out what follows.
 pub fn handle(world: &mut World, nodes: &mut [Node], id: NodeId, event: Event) {
     let node = &mut nodes[id];
@@ -226,6 +273,7 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
             world.plan(Duration::from_millis(1), What::Event(id, life, Event::Served { peer: *peer }));
         }
         let chain = nodes[id].running.as_ref().map(|running| running.chain.clone());
+        let action = ranged(&nodes[id], action);
         match action {
             Action::Send(peer, message) => world.send(nodes, id, peer, message.encode()),
             Action::Disconnect(peer, ending) => {
@@ -292,6 +340,34 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.plan(Duration::from_millis(1), What::Event(id, life, event));
             }
         }
+    }
+}
+
+/// What a node that serves a range only says instead: its range where it states one, and that it lacks older bodies.
+fn ranged(node: &Node, action: Action) -> Action {
+    let from = node.serves_from;
+    let Some(running) = node.running.as_ref().filter(|_| from > 0) else { return action };
+    let old = |hash: &BlockHash| running.chain.headers().get(hash).is_some_and(|known| known.state.height.get() < from);
+    match action {
+        Action::Send(peer, Message::Hello(mut hello)) => {
+            hello.serves = (from, hello.serves.1.max(from));
+            Action::Send(peer, Message::Hello(hello))
+        }
+        Action::Send(peer, Message::Addresses(mut records)) => {
+            let own = address_of(node.id);
+            for record in records.iter_mut().filter(|record| record.address == own) {
+                record.serves = (from, record.serves.1.max(from));
+            }
+            Action::Send(peer, Message::Addresses(records))
+        }
+        Action::SendBlock(peer, hash)
+        | Action::SendCompactBlock(peer, hash)
+        | Action::SendBlockTransactions(peer, hash, _)
+            if old(&hash) =>
+        {
+            Action::Send(peer, missing(hash))
+        }
+        other => other,
     }
 }
 

@@ -142,38 +142,8 @@ impl Scenario {
     fn until(&mut self, until: Duration) {
         while let Some(what) = self.world.next(until) {
             self.events += 1;
-            let (world, nodes) = (&mut self.world, &mut self.nodes[..]);
-            match what {
-                What::Tick(id, life) => {
-                    if nodes[id].life == life && nodes[id].is_up() {
-                        node::handle(world, nodes, id, setara_node::p2p::brain::interface::Event::Tick);
-                        world.plan_tick(id, life);
-                    }
-                }
-                What::Event(id, life, event) => {
-                    if nodes[id].life == life {
-                        node::handle(world, nodes, id, event);
-                    }
-                }
-                What::Deliver(id, life, peer, frame) => {
-                    if nodes[id].life == life {
-                        node::deliver(world, nodes, id, peer, frame);
-                    }
-                }
-                What::Arrive { from, life, to, link } => node::arrive(world, nodes, from, life, to, link),
-                What::Mine(id, life) => {
-                    if nodes[id].life == life && nodes[id].mines_every.is_some() {
-                        nodes[id].mine(world);
-                        nodes[id].plan_block(world);
-                        node::notice(world, nodes, id);
-                    }
-                }
-                What::Restart(id) => {
-                    if !nodes[id].is_up() || nodes[id].life == 0 {
-                        nodes[id].start(world);
-                    }
-                }
-                What::Script(step) => self.trouble(step),
+            if let Some(step) = node::happen(&mut self.world, &mut self.nodes, what) {
+                self.trouble(step);
             }
         }
     }

@@ -24,6 +24,8 @@ pub enum What {
     Event(NodeId, u64, Event),
     /// A message reaches the other end of a connection.
     Deliver(NodeId, u64, PeerId, Vec<u8>),
+    /// A message reaches the narrow line of the node it is for, and waits there for its turn.
+    Queue(NodeId, u64, PeerId, Vec<u8>),
     /// A dial arrives.
     Arrive { from: NodeId, life: u64, to: PeerAddress, link: Link },
     /// A node mines a block and the next is planned.
@@ -79,6 +81,15 @@ pub struct End {
     arrives: Duration,
 }
 
+/// What joins a node to the network: all its connections share it, each way, first come first served.
+#[derive(Clone, Copy)]
+pub struct Line {
+    /// Bytes a second, each way.
+    bandwidth: u64,
+    up_free: Duration,
+    down_free: Duration,
+}
+
 /// How links behave.
 #[derive(Clone, Copy, Debug)]
 pub struct Weather {
@@ -119,6 +130,8 @@ pub struct World {
     order: u64,
     next_peer: u64,
     ends: BTreeMap<(NodeId, PeerId), End>,
+    /// Nodes whose line is narrow.
+    lines: BTreeMap<NodeId, Line>,
     log: Sha256,
     /// Lines of the log, kept only to be shown when a seed is looked at closely.
     pub shown: Option<Vec<String>>,
@@ -137,6 +150,7 @@ impl World {
             order: 0,
             next_peer: 1,
             ends: BTreeMap::new(),
+            lines: BTreeMap::new(),
             log: Sha256::new(),
             shown: std::env::var_os("SETARA_SIM_LOG").map(|_| Vec::new()),
             bytes: 0,
@@ -171,6 +185,12 @@ impl World {
         let Reverse(planned) = self.queue.pop()?;
         self.now = planned.at;
         Some(planned.what)
+    }
+
+    /// Gives a node a narrow line.
+    pub fn narrow(&mut self, node: NodeId, bandwidth: u64) {
+        let line = Line { bandwidth: bandwidth.max(1), up_free: Duration::ZERO, down_free: Duration::ZERO };
+        self.lines.insert(node, line);
     }
 
     /// Plans a node's next look at its deadlines.
@@ -216,14 +236,28 @@ impl World {
         if self.rng.random_range(0..1_000) < self.weather.loss_per_mille {
             delay += Duration::from_secs(1);
         }
-        let takes = Duration::from_micros(frame.len() as u64 * 1_000_000 / self.weather.bandwidth.max(1));
-        let sent = end.free_at.max(self.now) + takes;
+        let mut sent = end.free_at.max(self.now) + takes(&frame, self.weather.bandwidth);
+        if let Some(line) = self.lines.get_mut(&from) {
+            sent = sent.max(line.up_free.max(self.now) + takes(&frame, line.bandwidth));
+            line.up_free = sent;
+        }
         let arrives = end.arrives.max(sent + delay);
         if let Some(end) = self.ends.get_mut(&(from, peer)) {
             (end.free_at, end.arrives) = (sent, arrives);
         }
         let life = nodes[end.node].life;
-        self.plan(arrives - self.now, What::Deliver(end.node, life, end.peer, frame));
+        let arrive = if self.lines.contains_key(&end.node) { What::Queue } else { What::Deliver };
+        self.plan(arrives - self.now, arrive(end.node, life, end.peer, frame));
+    }
+
+    /// A frame has reached the receiver's line: its bytes come after those that were there before.
+    pub fn queue(&mut self, node: NodeId, life: u64, peer: PeerId, frame: Vec<u8>) {
+        let mut wait = Duration::ZERO;
+        if let Some(line) = self.lines.get_mut(&node) {
+            line.down_free = line.down_free.max(self.now) + takes(&frame, line.bandwidth);
+            wait = line.down_free - self.now;
+        }
+        self.plan(wait, What::Deliver(node, life, peer, frame));
     }
 
     /// Ends a connection: this end knows at once, the other a little later.
@@ -252,6 +286,11 @@ impl World {
     pub fn is_open(&self, node: NodeId, peer: PeerId) -> bool {
         self.ends.contains_key(&(node, peer))
     }
+}
+
+/// Time that a frame takes at so many bytes a second.
+fn takes(frame: &[u8], bandwidth: u64) -> Duration {
+    Duration::from_micros(frame.len() as u64 * 1_000_000 / bandwidth.max(1))
 }
 
 /// A frame taken apart as the shell does it.

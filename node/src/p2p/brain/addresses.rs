@@ -27,6 +27,10 @@ use table::{DAY_SECONDS, FUTURE_SECONDS, Purpose, Table};
 const ADDRESS_COST: Duration = Duration::from_secs(10);
 /// ... with so many saved up at most: one answer.
 const ADDRESS_BURST: u32 = ADDRESSES_MAX as u32;
+/// Addresses beyond its rate that a peer may send within [`IGNORED_PERIOD`]: five full answers, and nobody asked for one.
+const IGNORED_MAX: usize = 5 * ADDRESSES_MAX as usize;
+/// See [`IGNORED_MAX`]. Honest gossip is a few a second at most.
+const IGNORED_PERIOD: Duration = Duration::from_secs(60);
 /// What others say of an address is older than they say: two hours of distrust (as Core).
 const DISTRUST_SECONDS: u64 = 2 * 3_600;
 /// What an address with an impossible time is set back by: it is then neither fresh nor lost.
@@ -63,18 +67,30 @@ pub struct AddressPeer {
     served: Option<Duration>,
     /// An answer to this node's own question may come.
     awaited: bool,
+    /// Since when, and how many that were beyond its rate.
+    ignored: (Duration, usize),
 }
 
 impl AddressPeer {
     /// A new connection may announce one address at once: its own.
     pub const fn new(now: Now) -> Self {
-        Self { credit: ADDRESS_COST, counted: now.monotonic, answered: false, served: None, awaited: false }
+        let (counted, ignored) = (now.monotonic, (now.monotonic, 0));
+        Self { credit: ADDRESS_COST, counted, answered: false, served: None, awaited: false, ignored }
     }
 
     /// This node has asked it for addresses: room for one answer.
     pub fn asked(&mut self) {
         self.credit = (self.credit + ADDRESS_COST * ADDRESS_BURST).min(ADDRESS_COST * ADDRESS_BURST);
         self.awaited = true;
+    }
+
+    /// So many addresses were beyond its rate: whether it floods.
+    pub fn floods(&mut self, ignored: usize, now: Duration) -> bool {
+        if now.saturating_sub(self.ignored.0) >= IGNORED_PERIOD {
+            self.ignored = (now, 0);
+        }
+        self.ignored.1 += ignored;
+        self.ignored.1 > IGNORED_MAX
     }
 
     fn earn(&mut self, now: Duration) {

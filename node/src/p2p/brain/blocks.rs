@@ -38,6 +38,8 @@ pub use upload::{PERIOD as UPLOAD_PERIOD, UploadState};
 const CHOSEN_MAX: usize = 3;
 /// Blocks announced one by one when the tip moves by several; of a longer step only the tip, its headers are asked for.
 const ANNOUNCED_STEP_MAX: usize = 8;
+/// A node that is syncing tells its tip so often: whoever syncs from it must hear how far it is, at 84 bytes a time.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(3);
 /// Blocks remembered that a peer has: an hour's, as an announcement that is not needed costs 84 bytes.
 const KNOWN_BLOCKS_MAX: usize = 64;
 /// Transactions remembered that blocks may hold and the mempool does not (Bitcoin Core's number).
@@ -131,6 +133,8 @@ pub struct BlockRelay {
     extra: VecDeque<(WtxId, Arc<Transaction>)>,
     /// The tip last announced.
     announced: Option<BlockHash>,
+    /// The tip last told while syncing, and when.
+    told: Option<(BlockHash, Duration)>,
     upload: Upload,
     syncing: bool,
 }
@@ -146,12 +150,13 @@ impl BlockRelay {
             passed_on: 0,
             extra: VecDeque::new(),
             announced: None,
+            told: None,
             upload: Upload::new(upload_target),
             syncing: true,
         }
     }
 
-    /// While syncing nothing is announced or fetched here; what is asked for is served all the same.
+    /// While syncing nothing is fetched here and the tip is told now and then only; what is asked for is served all the same.
     pub fn set_syncing(&mut self, syncing: bool) {
         self.syncing = syncing;
     }
@@ -245,6 +250,19 @@ impl BlockRelay {
         }
     }
 
+    /// While syncing, tells peers how far this node is.
+    fn tell_progress(&mut self, desk: &mut Desk<'_>) {
+        let (now, tip) = (desk.monotonic(), desk.chain.view().tip.hash());
+        let due = self.told.is_none_or(|(told, at)| told != tip && now >= at + PROGRESS_INTERVAL);
+        if self.syncing
+            && due
+            && let Some(known) = desk.chain.headers().get(&tip).filter(|known| known.state.height.get() > 0)
+        {
+            self.told = Some((tip, now));
+            self.announce(desk, tip, known.header, false);
+        }
+    }
+
     /// Passes on a block whose work and root are right, before it is validated, to peers that asked for that.
     fn pass_on(&mut self, desk: &mut Desk<'_>, rebuilt: &Rebuilt, height: u32) {
         if height <= self.passed_on {
@@ -294,6 +312,7 @@ impl BlockRelay {
             }
         }
         self.tick_fetches(desk);
+        self.tell_progress(desk);
     }
 
     /// How much there is.

@@ -40,6 +40,8 @@ const RESTING: Duration = Duration::from_secs(30);
 
 struct Flight {
     asked: Duration,
+    /// Bodies that the peer was asked for before and had not sent then: they come first.
+    ahead: u64,
 }
 
 struct Held {
@@ -93,8 +95,8 @@ impl Download {
         self.peers.insert(peer, Source::new(serves.0));
     }
 
-    /// A peer has shown headers up to this one.
-    pub fn set_best(&mut self, desk: &mut Desk<'_>, peer: PeerId, best: HeaderPoint) {
+    /// A peer has shown to have the blocks up to this one: more than before, or less.
+    pub fn set_best(&mut self, desk: &mut Desk<'_>, peer: PeerId, best: Option<HeaderPoint>) {
         let Some(source) = self.peers.get_mut(&peer) else { return };
         if source.set_best(best) {
             self.fill(desk);
@@ -116,6 +118,14 @@ impl Download {
     /// Whether this body is on its way: asked for, held, or before the chain.
     pub fn is_expected(&self, hash: &BlockHash) -> bool {
         self.submitted.contains_key(hash) || self.is_held(hash) || self.in_flight(hash).next().is_some()
+    }
+
+    /// Whether some peer may be asked for this body, now or when it has room: by what it has shown, says and refused.
+    pub fn has_source(&self, desk: &Desk<'_>, point: &HeaderPoint) -> bool {
+        self.peers.values().any(|source| {
+            let common = source.best().and_then(|best| desk.chain.headers().fork(&best.hash, &point.hash));
+            common.is_some_and(|common| common.hash == point.hash) && source.may_have(point.height.get(), &point.hash)
+        })
     }
 
     /// Requests without an answer.
@@ -170,7 +180,7 @@ impl Download {
             if self.flights.remove(&(*hash, peer)).is_some()
                 && let Some(source) = self.peers.get_mut(&peer)
             {
-                source.refuse(*hash);
+                source.refuse(*hash, desk.monotonic());
             }
         }
         self.fill(desk);
@@ -195,7 +205,7 @@ impl Download {
                     None => self.rest(desk, hash),
                 }
                 if let Some(source) = self.peers.get_mut(&peer) {
-                    source.refuse(hash);
+                    source.refuse(hash, desk.monotonic());
                 }
             }
         }
@@ -207,6 +217,7 @@ impl Download {
     pub fn tick(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
         self.resting.retain(|_, until| *until > now);
+        self.peers.values_mut().for_each(|source| source.forget_refused(now));
         self.window.forget();
         self.release(desk);
         self.fill(desk);

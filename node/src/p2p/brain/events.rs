@@ -150,6 +150,9 @@ impl Parts {
         if matches!(link, Link::OutboundFull | Link::Manual) {
             self.ask_addresses(desk, id);
         }
+        if link != Link::BlockOnly {
+            self.go_on_finding(desk, id);
+        }
         if link.is_inbound() && listens != 0 {
             self.hear_of(desk, PeerAddress { port: listens, ..address }, address, bits, serves);
         }
@@ -239,7 +242,7 @@ impl Parts {
     /// What a new block's announcement asks for beyond itself.
     fn follow(&mut self, desk: &mut Desk<'_>, id: PeerId, ask: Ask, header: Header) {
         match ask {
-            Ask::Nothing => {}
+            Ask::Nothing => self.sync.on_known_header(desk, id, &header.hash()),
             Ask::Headers => self.sync.on_unknown_header(desk, id, header),
         }
         self.shown(desk, id);
@@ -247,8 +250,13 @@ impl Parts {
 
     /// Tells the download what a peer has shown that it has.
     fn shown(&mut self, desk: &mut Desk<'_>, id: PeerId) {
-        if let Some(point) = self.sync.shown(id) {
-            self.download.set_best(desk, id, point);
+        self.download.set_best(desk, id, self.sync.shown(id));
+    }
+
+    /// Branches may have failed: what peers showed of them does not count any longer.
+    fn revise(&mut self, desk: &mut Desk<'_>) {
+        for id in self.sync.revise(desk) {
+            self.shown(desk, id);
         }
     }
 
@@ -290,6 +298,9 @@ impl Parts {
         {
             peer.last_block = Some(desk.now.monotonic);
         }
+        if result.is_err() {
+            self.revise(desk);
+        }
         // A block is the download's or the relay's; the other does not know it.
         self.download.on_block_taken(desk, id, hash, result);
         self.blocks.on_block_taken(desk, id, hash, result);
@@ -328,7 +339,7 @@ impl Parts {
         }
         let waits = self.awaited.is_none_or(|(_, since)| now.saturating_sub(since) < WITHHELD_TIMEOUT);
         let syncing = !self.caught_up && self.sync.is_syncing(desk) && waits;
-        self.caught_up |= !syncing && !self.peers.is_empty();
+        self.caught_up |= !syncing && self.sync.is_checked();
         self.relay.set_syncing(syncing);
         self.blocks.set_syncing(syncing);
     }
@@ -387,6 +398,8 @@ impl Parts {
             self.close(desk, id, ending);
         }
         self.note_syncing(desk);
+        // The operator may have spoken against a branch as well.
+        self.revise(desk);
         self.sync.tick(desk);
         self.download.tick(desk);
         self.blocks.tick(desk);

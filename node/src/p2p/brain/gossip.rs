@@ -4,6 +4,7 @@ use super::bans::Subnet;
 use super::interface::{Desk, Ending, Link, PeerId};
 use super::outbound::Connection;
 use super::peer::Peer;
+use super::penalty::Offence;
 use super::{Parts, addresses};
 use crate::p2p::limits::ADDRESSES_MAX;
 use crate::p2p::message::{AddressRecord, Message, PeerAddress, Serves, services};
@@ -14,6 +15,8 @@ use std::time::Duration;
 const OWN_INTERVAL: Duration = Duration::from_secs(6 * 3_600);
 /// Time between two questions for peers that serve what none of ours does.
 const FIND_INTERVAL: Duration = Duration::from_secs(60);
+/// From its being missing to the first one: those who are here may yet show that they have it.
+const FIND_DELAY: Duration = Duration::from_secs(5);
 
 impl Parts {
     pub(super) fn ask_addresses(&mut self, desk: &mut Desk<'_>, id: PeerId) {
@@ -21,6 +24,18 @@ impl Parts {
         if let Some(peer) = self.peers.get_mut(&id) {
             peer.asked_addresses = true;
             desk.send(id, Message::GetAddresses(Serves::Any));
+        }
+    }
+
+    fn ask_who_serves(&mut self, desk: &mut Desk<'_>, id: PeerId, height: u32) {
+        self.gossip.entry(id).or_insert_with(|| addresses::AddressPeer::new(desk.now)).asked();
+        desk.send(id, Message::GetAddresses(Serves::Height(height)));
+    }
+
+    /// A peer is new: while somebody is looked for, it is asked at once, so that the search goes from hop to hop.
+    pub(super) fn go_on_finding(&mut self, desk: &mut Desk<'_>, id: PeerId) {
+        if let Some(height) = self.outbound.looking_for(desk.monotonic()) {
+            self.ask_who_serves(desk, id, height);
         }
     }
 
@@ -39,8 +54,12 @@ impl Parts {
         }
         let (link, source, asked) = (peer.link, peer.address, peer.asked_addresses);
         let received = self.addresses.receive(state, &source, records, desk.now, desk.rng);
+        let floods = state.floods(received.ignored, desk.monotonic());
         for record in received.relay {
             self.spread(desk, Some(id), record);
+        }
+        if floods {
+            desk.blame(id, Offence::Flood("addresses"));
         }
         if link == Link::AddressFetch && asked {
             self.close(desk, id, Ending::Finished);
@@ -100,10 +119,7 @@ impl Parts {
             self.next_own = now + OWN_INTERVAL + jitter;
             self.tell_own(desk);
         }
-        if now >= self.next_find {
-            self.next_find = now + FIND_INTERVAL;
-            self.find_old_bodies(desk);
-        }
+        self.find_old_bodies(desk);
     }
 
     /// Tells every peer where this node can be reached, if it was told so itself.
@@ -124,21 +140,24 @@ impl Parts {
     /// Step "find": the lowest missing body is served by none of our peers, so all of them are asked who has it, and
     /// those whom they name are dialled as any others are.
     fn find_old_bodies(&mut self, desk: &mut Desk<'_>) {
+        let now = desk.monotonic();
         let best = desk.chain.headers().best().point().hash;
-        let Some(missing) = desk.chain.headers().missing_bodies(&best, 1, 1).pop() else { return };
+        let missing = desk.chain.headers().missing_bodies(&best, 1, 1).pop();
+        let missing = missing
+            .filter(|missing| !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing));
+        let Some(missing) = missing else {
+            self.next_find = None;
+            return;
+        };
+        if now < *self.next_find.get_or_insert(now + FIND_DELAY) {
+            return;
+        }
+        self.next_find = Some(now + FIND_INTERVAL);
         let height = missing.height.get();
-        if self.download.is_expected(&missing.hash) {
-            return;
-        }
-        let serves = |peer: &&Peer| peer.is_ready() && (peer.serves().0..=peer.serves().1).contains(&height);
-        if self.peers.values().any(|peer| serves(&peer) && self.sync.shown(peer.id).is_some()) {
-            return;
-        }
         tracing::info!(height, "no peer serves this block; asking who does");
         let ready: Vec<PeerId> = self.peers.values().filter(|peer| peer.is_ready()).map(|peer| peer.id).collect();
         for id in ready {
-            self.gossip.entry(id).or_insert_with(|| addresses::AddressPeer::new(desk.now)).asked();
-            desk.send(id, Message::GetAddresses(Serves::Height(height)));
+            self.ask_who_serves(desk, id, height);
         }
         self.outbound.look_for(height, desk.monotonic());
     }

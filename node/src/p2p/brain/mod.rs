@@ -190,8 +190,8 @@ pub struct Parts {
     next_progress: Duration,
     /// When this node's own addresses are told next.
     next_own: Duration,
-    /// When somebody is next asked who serves old blocks.
-    next_find: Duration,
+    /// When everybody is next asked who serves what nobody connected does; `None` while nothing of the kind is missing.
+    next_find: Option<Duration>,
     warned_of_clock: bool,
 }
 
@@ -242,7 +242,7 @@ impl Parts {
             next_save: SAVE_INTERVAL,
             next_progress: Duration::ZERO,
             next_own: Duration::ZERO,
-            next_find: Duration::ZERO,
+            next_find: None,
             warned_of_clock: false,
             options,
         }

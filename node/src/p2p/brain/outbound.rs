@@ -133,6 +133,11 @@ impl Outbound {
         self.looking_for = Some((height, now + LOOKING));
     }
 
+    /// The height for which somebody is looked for now.
+    pub fn looking_for(&self, now: Duration) -> Option<u32> {
+        self.looking_for.filter(|(_, until)| now < *until).map(|(height, _)| height)
+    }
+
     /// Whether anything is dialled at all (`setnetworkactive`). The caller ends the connections there are.
     pub const fn set_active(&mut self, active: bool) {
         self.active = active;
@@ -274,7 +279,7 @@ impl Outbound {
         if block_only < OUTBOUND_BLOCK_ONLY {
             return Some(Link::BlockOnly);
         }
-        let looking = self.looking_for.is_some_and(|(_, until)| time < until);
+        let looking = self.looking_for(time).is_some();
         if (stale || looking) && full == OUTBOUND_FULL {
             return Some(Link::OutboundFull);
         }
@@ -323,9 +328,7 @@ impl Outbound {
         bans: &Bans,
         connections: &[Connection],
     ) -> Option<PeerAddress> {
-        if let (Some((height, until)), Link::OutboundFull) = (self.looking_for, link)
-            && now.monotonic < until
-        {
+        if let (Some(height), Link::OutboundFull) = (self.looking_for(now.monotonic), link) {
             let serves = |entry: &&Entry| {
                 entry.services & services::BLOCKS != 0 && (entry.serves.0..=entry.serves.1).contains(&height)
             };

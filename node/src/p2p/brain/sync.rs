@@ -5,13 +5,15 @@
 //!               blame                        │ ask (rare)   │ two passes (presync.rs)
 //! ```
 //!
-//! One peer at a time is asked for the long way; it is replaced when it makes no progress. Any other is asked once the node
-//! has caught up, and whenever it announces a block above an unknown one. A peer's word counts by the work it has shown,
-//! never by a height it claims. Bodies are download.rs's business.
+//! One peer at a time is asked for the long way; another takes its turn when it makes no progress. When the first has come
+//! to its end, all others are asked what they have beyond it, and whoever has more than one message holds goes the long
+//! way next. Who is far behind is asked again now and then, as is whoever announces a block above an unknown one. A peer's
+//! word counts by the work it has shown, never by a height it claims. Bodies are download.rs's business.
 
 mod lagging;
 mod progress;
 mod serve;
+mod shown;
 
 pub use progress::{SyncProgress, SyncStage, duration_text, is_syncing};
 
@@ -22,7 +24,7 @@ use crate::chain::{HeaderPoint, HeadersTaken, KnownHeader, SubmitError};
 use crate::p2p::limits::{HEADERS_MAX, LOCATOR_HASHES_MAX};
 use crate::p2p::message::Message;
 use lagging::Lagging;
-use progress::{Meter, Place, expected_height};
+use progress::{BEHIND_BLOCKS, Meter, Place, expected_height};
 use serve::Serving;
 use setara_core::block::Header;
 use setara_core::consensus::{HeaderState, check_work};
@@ -31,8 +33,14 @@ use setara_core::pow::Work;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// Without progress for so long, the sync peer is replaced: 2,000 headers are 160 kB, seconds on any line.
+/// Without progress for so long, a sync peer is left: 2,000 headers are 160 kB, seconds on any line.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
+/// Without an answer for so long, it is another's turn besides: a silent peer must not cost a minute.
+const TURN_WAITING: Duration = Duration::from_secs(10);
+/// Without any header stored for so long, likewise: two passes take their time, but must not keep others out.
+const TURN_UNSTORED: Duration = Duration::from_secs(60);
+/// A peer that shows much less work than the best header is asked again what it has, so often: 2 kB for a question.
+const BEHIND_INTERVAL: Duration = Duration::from_secs(30);
 /// A peer that made no progress is not the sync peer again for so long, unless there is no other.
 const PASSED_OVER: Duration = Duration::from_secs(600);
 /// Between two requests to a peer whose headers lead nowhere known (Core's value).
@@ -55,13 +63,21 @@ struct SyncPeer {
     link: Link,
     /// Requests for headers that have no answer yet.
     asked: u32,
-    /// Whether it was asked for all it has since it came.
+    /// After which block, the last time, and when.
+    after: BlockHash,
+    asked_at: Duration,
+    /// Whether it is asked on for as long as its answers are full.
+    long: bool,
+    /// Whether it was asked for all it has, since it came or since it was found to be behind.
     caught_up: bool,
+    /// The last header of a whole answer that the chain is judging: the peer's tip.
+    ends: Option<BlockHash>,
     /// Headers that the chain is judging.
     submitted: u32,
     /// Whether more is to be asked for when the chain has taken what was submitted, and after which block.
     more: Option<BlockHash>,
     progressed: Duration,
+    stored: Duration,
     passed_over_until: Duration,
     unconnecting: u32,
     unconnecting_asked: Option<Duration>,
@@ -78,13 +94,15 @@ pub struct HeaderSync {
     options: SyncOptions,
     peers: BTreeMap<PeerId, SyncPeer>,
     sync_peer: Option<PeerId>,
+    /// Whether some peer has been followed to the end of what it has.
+    checked: bool,
     meter: Meter,
 }
 
 impl HeaderSync {
     /// With no peer.
     pub fn new(options: SyncOptions) -> Self {
-        Self { options, peers: BTreeMap::new(), sync_peer: None, meter: Meter::default() }
+        Self { options, peers: BTreeMap::new(), sync_peer: None, checked: false, meter: Meter::default() }
     }
 
     /// A peer finished its `Hello`.
@@ -96,10 +114,15 @@ impl HeaderSync {
         let state = SyncPeer {
             link,
             asked: 0,
+            after: BlockHash::ZERO,
+            asked_at: now,
+            long: false,
             caught_up: false,
+            ends: None,
             submitted: 0,
             more: None,
             progressed: now,
+            stored: now,
             passed_over_until: Duration::ZERO,
             unconnecting: 0,
             unconnecting_asked: None,
@@ -116,20 +139,22 @@ impl HeaderSync {
     /// A peer is gone.
     pub fn peer_gone(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
         self.peers.remove(&peer);
+        // Whoever comes after a time without any peer may have much that is new.
+        self.checked &= !self.peers.is_empty();
         if self.sync_peer == Some(peer) {
             self.sync_peer = None;
             self.choose(desk);
         }
     }
 
-    /// The block with the most work that the peer has shown, for the download and `getpeerinfo`.
-    pub fn shown(&self, peer: PeerId) -> Option<HeaderPoint> {
-        self.peers.get(&peer)?.shown
-    }
-
     /// The peer that is asked for the long way, if one is.
     pub const fn sync_peer(&self) -> Option<PeerId> {
         self.sync_peer
+    }
+
+    /// Whether some peer, of those here now or before them, was followed to the end of what it has.
+    pub const fn is_checked(&self) -> bool {
+        self.checked
     }
 
     /// Memory of chains under two-pass check, in bytes.
@@ -181,6 +206,7 @@ impl HeaderSync {
         state.asked -= 1;
         if headers.is_empty() {
             state.presync = None;
+            shown::nothing_after(desk, state);
             return self.finish(desk, peer);
         }
         let Some(work) = check_alone(desk, peer, &headers) else { return };
@@ -209,12 +235,22 @@ impl HeaderSync {
         let Some(state) = self.peers.get_mut(&peer) else { return };
         state.unconnecting = 0;
         let full = answer && headers.len() as u64 >= HEADERS_MAX;
+        let follow = full && self.follow(desk, peer);
+        let Some(state) = self.peers.get_mut(&peer) else { return };
         if let Some(known) = tree.get(&last_hash) {
             if known.bad {
                 return desk.blame(peer, Offence::InvalidHeader("invalid-before"));
             }
-            show(state, known.point());
-            return if full { self.ask(desk, peer, &known.point().hash) } else { self.finish_if(desk, peer, answer) };
+            if answer && !full {
+                state.shown = Some(known.point());
+            } else {
+                shown::raise(state, known.point());
+            }
+            return match full {
+                true if follow => self.ask(desk, peer, &last_hash),
+                true => {}
+                false => self.finish_if(desk, peer, answer),
+            };
         }
         if base.bad {
             return desk.blame(peer, Offence::InvalidHeader("invalid-before"));
@@ -224,14 +260,22 @@ impl HeaderSync {
         };
         if total >= threshold(desk, self.options.minimum_chain_work) {
             state.submitted += 1;
-            state.more = full.then_some(last_hash);
+            if answer {
+                state.more = follow.then_some(last_hash);
+                state.ends = (!full).then_some(last_hash);
+            }
             desk.actions.push(Action::SubmitHeaders(peer, headers));
             if !full {
                 self.finish_if(desk, peer, answer);
             }
         } else if full {
-            self.start_presync(desk, peer, &base, &headers);
+            if follow {
+                self.start_presync(desk, peer, &base, &headers);
+            }
         } else {
+            if answer {
+                state.shown = Some(base.point());
+            }
             // Little work and no more of it: nothing to store, and no offence; lagging.rs sees to outgoing links.
             self.finish_if(desk, peer, answer);
         }
@@ -306,8 +350,13 @@ impl HeaderSync {
         match result {
             Ok(taken) => {
                 state.progressed = desk.monotonic();
-                show(state, taken.last);
+                if state.ends.take_if(|ends| *ends == taken.last.hash).is_some() {
+                    state.shown = Some(taken.last);
+                } else {
+                    shown::raise(state, taken.last);
+                }
                 if taken.new > 0 {
+                    state.stored = desk.monotonic();
                     // Progress: the peer may be asked again at once about what it announces.
                     state.unconnecting_asked = None;
                     if std::mem::take(&mut state.missed) {
@@ -324,6 +373,7 @@ impl HeaderSync {
             }
             Err(error) => {
                 state.more = None;
+                state.ends = None;
                 state.presync = None;
                 if let Some(offence) = penalty::of_headers(error) {
                     desk.blame(peer, offence);
@@ -348,15 +398,7 @@ impl HeaderSync {
         let now = desk.monotonic();
         let place = self.place(desk);
         self.meter.sample(now, &place);
-        if let Some((peer, state)) = self.sync_peer.and_then(|peer| Some((peer, self.peers.get(&peer)?))) {
-            let waiting = state.asked > 0 && state.submitted == 0;
-            if waiting && now >= state.progressed + PROGRESS_TIMEOUT {
-                if matches!(state.link, Link::OutboundFull | Link::BlockOnly) {
-                    desk.disconnect(peer, Ending::Stalling("headers"));
-                }
-                self.give_up(desk, peer);
-            }
-        }
+        self.check_turns(desk);
         for (peer, state) in &mut self.peers {
             state.serving.tick(desk, *peer);
         }
@@ -371,37 +413,90 @@ impl HeaderSync {
             self.ask(desk, peer, &best);
         }
         self.check_lagging(desk);
+        self.check_behind(desk);
         self.choose(desk);
     }
 
-    /// Chooses a sync peer if there is none; when the node has caught up, asks everybody else once.
-    fn choose(&mut self, desk: &mut Desk<'_>) {
+    /// Leaves peers that make no progress on the long way, and lets another have its turn before that.
+    fn check_turns(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
-        let best = desk.chain.headers().best().point().hash;
-        if self.sync_peer.is_none() {
-            let free = self.peers.iter().filter(|(_, state)| !state.caught_up && state.submitted == 0);
-            let chosen = free.min_by_key(|(peer, state)| {
-                (state.passed_over_until > now, state.link.is_inbound(), state.passed_over_until, **peer)
-            });
-            // Somebody who failed is asked again at once only if nobody has been found yet.
-            let chosen = chosen.filter(|(_, state)| state.passed_over_until <= now || self.peers.len() == 1);
-            if let Some(peer) = chosen.map(|(peer, _)| *peer) {
-                self.sync_peer = Some(peer);
-                if let Some(state) = self.peers.get_mut(&peer) {
-                    state.progressed = now;
-                }
-                self.ask(desk, peer, &best);
+        let waits = |state: &SyncPeer| state.asked > 0 && state.submitted == 0;
+        let stuck = |state: &SyncPeer| state.long && waits(state) && now >= state.progressed + PROGRESS_TIMEOUT;
+        let stuck: Vec<PeerId> = self.peers.iter().filter(|(_, state)| stuck(state)).map(|(peer, _)| *peer).collect();
+        for peer in stuck {
+            let link = self.peers.get(&peer).map(|state| state.link);
+            if matches!(link, Some(Link::OutboundFull | Link::BlockOnly)) {
+                desk.disconnect(peer, Ending::Stalling("headers"));
+            }
+            self.give_up(desk, peer);
+        }
+        let Some(state) = self.sync_peer.and_then(|peer| self.peers.get_mut(&peer)) else { return };
+        let over = waits(state) && now >= state.progressed + TURN_WAITING || now >= state.stored + TURN_UNSTORED;
+        let free = |state: &SyncPeer| !state.caught_up && state.asked == 0 && state.passed_over_until <= now;
+        if over && self.peers.values().any(free) {
+            self.sync_peer = None;
+        }
+    }
+
+    /// Those who show much less than the best header may have more by now.
+    fn check_behind(&mut self, desk: &Desk<'_>) {
+        let (now, best) = (desk.monotonic(), desk.chain.headers().best());
+        let block = best.header.bits.to_target().map_or(Work::ZERO, |target| target.work());
+        let slack = block.checked_mul(BEHIND_BLOCKS).unwrap_or(Work::ZERO);
+        for state in self.peers.values_mut().filter(|state| state.caught_up && state.asked == 0) {
+            let shown = state.shown.map_or(Work::ZERO, |shown| shown.work);
+            let behind = shown.checked_add(slack).is_some_and(|most| most < best.state.work);
+            if behind && now >= state.asked_at + BEHIND_INTERVAL {
+                state.caught_up = false;
             }
         }
-        if !self.is_syncing(desk) {
-            let new = |state: &SyncPeer| !state.caught_up && state.asked == 0 && state.passed_over_until <= now;
-            let others: Vec<PeerId> = self.peers.iter().filter(|(_, s)| new(s)).map(|(peer, _)| *peer).collect();
-            for peer in others {
+    }
+
+    /// Chooses a sync peer if nobody has been followed to the end yet; after that, asks all others what they have.
+    fn choose(&mut self, desk: &mut Desk<'_>) {
+        if self.sync_peer.is_some() {
+            return;
+        }
+        let now = desk.monotonic();
+        let best = desk.chain.headers().best().point().hash;
+        let free = self.peers.iter().filter(|(_, state)| !state.caught_up && state.submitted == 0 && !state.long);
+        if self.checked {
+            let fit = free.filter(|(_, state)| state.asked == 0 && state.passed_over_until <= now);
+            for peer in fit.map(|(peer, _)| *peer).collect::<Vec<_>>() {
                 self.ask(desk, peer, &best);
                 if let Some(state) = self.peers.get_mut(&peer) {
                     state.caught_up = true;
                 }
             }
+            return;
+        }
+        let chosen = free.min_by_key(|(peer, state)| {
+            (state.passed_over_until > now, state.link.is_inbound(), state.passed_over_until, **peer)
+        });
+        // Somebody who failed is asked again at once only if nobody has been found yet.
+        let chosen = chosen.filter(|(_, state)| state.passed_over_until <= now || self.peers.len() == 1);
+        if let Some(peer) = chosen.map(|(peer, _)| *peer) {
+            self.take_turn(desk, peer);
+            self.ask(desk, peer, &best);
+        }
+    }
+
+    /// Whether a peer whose answer was full is asked on: one at a time is; others have their turn when it is done.
+    fn follow(&mut self, desk: &Desk<'_>, peer: PeerId) -> bool {
+        if self.sync_peer.is_none() {
+            self.take_turn(desk, peer);
+        }
+        let Some(state) = self.peers.get_mut(&peer) else { return false };
+        // Not asked on now, it is asked again when it is its turn.
+        state.caught_up = false;
+        state.long
+    }
+
+    fn take_turn(&mut self, desk: &Desk<'_>, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            self.sync_peer = Some(peer);
+            (state.long, state.caught_up) = (true, false);
+            (state.progressed, state.stored) = (desk.monotonic(), desk.monotonic());
         }
     }
 
@@ -425,8 +520,9 @@ impl HeaderSync {
 
     /// The peer has no more headers.
     fn finish(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        self.checked = true;
         if let Some(state) = self.peers.get_mut(&peer) {
-            state.caught_up = true;
+            (state.caught_up, state.long) = (true, false);
         }
         if self.sync_peer == Some(peer) {
             self.sync_peer = None;
@@ -439,6 +535,7 @@ impl HeaderSync {
         if let Some(state) = self.peers.get_mut(&peer) {
             state.passed_over_until = desk.monotonic() + PASSED_OVER;
             state.presync = None;
+            state.long = false;
         }
         if self.sync_peer == Some(peer) {
             self.sync_peer = None;
@@ -482,12 +579,6 @@ fn threshold(desk: &Desk<'_>, minimum: Work) -> Work {
     near.max(minimum)
 }
 
-fn show(state: &mut SyncPeer, point: HeaderPoint) {
-    if state.shown.is_none_or(|shown| point.work > shown.work) {
-        state.shown = Some(point);
-    }
-}
-
 fn submit_all(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, headers: Vec<Header>) {
     for part in headers.chunks(HEADERS_MAX as usize) {
         state.submitted += 1;
@@ -498,6 +589,8 @@ fn submit_all(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, headers: 
 fn send_request(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, mut locator: Vec<BlockHash>) {
     locator.truncate(LOCATOR_HASHES_MAX as usize);
     state.asked += 1;
+    state.asked_at = desk.monotonic();
+    state.after = locator.first().copied().unwrap_or(BlockHash::ZERO);
     desk.send(peer, Message::GetHeaders { locator, stop: BlockHash::ZERO });
 }
 

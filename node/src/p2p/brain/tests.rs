@@ -214,3 +214,40 @@ fn th11_discouraged_peers_get_no_scarce_place() {
     }
     assert_eq!(ending(&node.dialled_by(1)), Some(&Ending::Banned));
 }
+
+/// BR12, step "find". A peer that says it serves everything, shows it and then lacks it does not end the search: everybody
+/// is asked for others who serve it, and so is whoever comes during the search.
+#[test]
+fn whoever_lacks_what_it_claims_does_not_end_the_search() {
+    let mut node = Node::new(1);
+    let mut builder = testing::ChainBuilder::new(node.chain.network());
+    let blocks = builder.mine_empty(3);
+    let mut greeting = hello(&Node::new(2).dialled_by(1));
+    if let Message::Hello(hello) = &mut greeting {
+        hello.serves = (0, u32::MAX);
+    }
+    node.dialled_by(1);
+    node.says(1, greeting.clone());
+    let headers: Vec<_> = blocks.iter().map(|block| block.header).collect();
+    let taken = node.chain.submit_headers(headers.clone());
+    node.says(1, Message::Headers(headers));
+    let actions = node.handle(Event::HeadersTaken { peer: PeerId(1), result: taken });
+    let wanted: Vec<BlockHash> = blocks.iter().map(|block| block.hash()).collect();
+    let asked = |actions: &Actions, peer: u64| {
+        let asks = |action: &Action| match action {
+            Action::Send(to, Message::GetAddresses(Serves::Height(1))) => to.0 == peer,
+            _ => false,
+        };
+        actions.iter().any(asks)
+    };
+    assert!(!asked(&actions, 1));
+    let lacked = wanted.iter().map(|hash| crate::p2p::message::Reference::Block(*hash)).collect();
+    node.says(1, Message::NotFound(lacked));
+    assert!(!asked(&node.passes(0), 1), "it may yet come");
+    assert!(asked(&node.passes(5), 1));
+    node.dialled_by(2);
+    if let Message::Hello(hello) = &mut greeting {
+        hello.nonce ^= 1;
+    }
+    assert!(asked(&node.says(2, greeting), 2));
+}

@@ -53,6 +53,16 @@ fn flood() {
     addresses.table.check();
 }
 
+/// AE1. More than five answers' worth within a minute is a flood; what honest gossip sends in a day is none.
+#[test]
+fn floods_are_told_from_gossip() {
+    let mut peer = AddressPeer::new(at(0));
+    assert!((0..5).all(|second| !peer.floods(1_000, at(second).monotonic)));
+    assert!(peer.floods(1, at(59).monotonic));
+    let mut peer = AddressPeer::new(at(0));
+    assert!((0..86_400).all(|second| !peer.floods(10, at(second).monotonic)));
+}
+
 /// AE2. An attacker with four /16s names 10^5 addresses: at most a quarter of the new table.
 #[test]
 fn poisoning() {

@@ -389,4 +389,10 @@ fn a_tip_is_announced_once_to_those_who_lack_it() {
     bench.relay.set_syncing(true);
     bench.lab.mine(Vec::new());
     assert!(bench.act(|relay, desk| relay.on_tip_changed(desk)).1.is_empty());
+    // Now and then all the same: whoever syncs from this node must hear how far it is.
+    assert_eq!(bench.tick(Duration::ZERO).len(), 3);
+    bench.lab.mine(Vec::new());
+    assert!(bench.tick(Duration::from_secs(2)).is_empty());
+    assert_eq!(bench.tick(Duration::from_secs(1)).len(), 3);
+    assert!(bench.tick(Duration::from_secs(3)).is_empty(), "nothing new");
 }

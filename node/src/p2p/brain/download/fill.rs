@@ -91,15 +91,14 @@ impl Download {
             if settled {
                 continue;
             }
-            let flights: Vec<(PeerId, Duration)> =
-                self.in_flight(&point.hash).map(|(peer, flight)| (peer, flight.asked)).collect();
-            let hedged = self.is_oldest(point) && self.hedge_due(&flights, now);
+            let flights: Vec<PeerId> = self.in_flight(&point.hash).map(|(peer, _)| peer).collect();
+            let hedged = self.is_oldest(point) && self.hedge_due(&point.hash, now);
             if !flights.is_empty() && !hedged {
                 continue;
             }
             let able = room.iter().filter(|(peer, (common, _))| {
                 *common >= key.0
-                    && !flights.iter().any(|(of, _)| of == *peer)
+                    && !flights.contains(peer)
                     && self.peers.get(peer).is_some_and(|source| source.may_have(key.0, &point.hash))
             });
             // The fastest first, the most room breaking ties.
@@ -107,7 +106,8 @@ impl Download {
                 (self.peers.get(peer).map(|source| source.interval_ms()), usize::MAX - room, **peer)
             });
             let Some(peer) = chosen.map(|(peer, _)| *peer) else { continue };
-            self.flights.insert((point.hash, peer), Flight { asked: now });
+            let ahead = self.flights.keys().filter(|(_, of)| *of == peer).count() as u64;
+            self.flights.insert((point.hash, peer), Flight { asked: now, ahead });
             asked.entry(peer).or_default().push(point.hash);
             *requests = requests.saturating_sub(1);
             if let Some((_, left)) = room.get_mut(&peer) {
@@ -178,12 +178,16 @@ impl Download {
         })
     }
 
-    fn hedge_due(&self, flights: &[(PeerId, Duration)], now: Duration) -> bool {
-        let late = |(peer, asked): &(PeerId, Duration)| {
-            let usual = self.peers.get(peer).map_or(0, |source| source.interval_ms());
-            now >= *asked + Duration::from_millis(usual.saturating_mul(2)).max(HEDGE_MIN)
+    /// Whether all who were asked for a body are late: they send nothing, or this not in its turn. A body that only waits
+    /// for those before it is on its way, and asking for it twice would cost what two peers can carry.
+    fn hedge_due(&self, hash: &BlockHash, now: Duration) -> bool {
+        let late = |(peer, flight): (PeerId, &Flight)| {
+            let Some(source) = self.peers.get(&peer) else { return true };
+            let twice =
+                |bodies: u64| Duration::from_millis(source.interval_ms().saturating_mul(2 * bodies)).max(HEDGE_MIN);
+            now >= flight.asked.max(source.last_delivery()) + twice(1) || now >= flight.asked + twice(flight.ahead + 1)
         };
-        flights.len() < HEDGE_PEERS_MAX && flights.iter().all(late)
+        self.in_flight(hash).count() < HEDGE_PEERS_MAX && self.in_flight(hash).all(late)
     }
 
     /// The body that holds up everything: it is in flight, a peer has nothing to do, and nothing else may be asked for.

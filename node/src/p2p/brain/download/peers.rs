@@ -12,8 +12,11 @@ const FIRST_REQUESTS: u64 = 4;
 const PIPELINE_MS: u64 = 2_000;
 /// Taken as the usual time of a peer that has delivered nothing.
 const UNKNOWN_MS: u64 = 500;
-/// Blocks that a peer said it lacks; one that lacks more is not asked at all until it shows a better header.
+/// Blocks that a peer said it lacks; one that lacks more is not asked at all until the first may be asked for again.
 const REFUSED_MAX: usize = 64;
+/// A block that a peer lacked is not asked of it for so long, unless it shows a better header: it may have come since, and
+/// whoever lacks it for good costs a question a minute.
+const REFUSED_FOR: Duration = Duration::from_secs(60);
 
 /// A peer.
 pub(super) struct Source {
@@ -22,7 +25,8 @@ pub(super) struct Source {
     /// Smoothed time between two deliveries.
     interval_ms: Option<u64>,
     last_delivery: Duration,
-    refused: VecDeque<BlockHash>,
+    /// What it lacks, and until when that is taken as given; oldest first.
+    refused: VecDeque<(BlockHash, Duration)>,
 }
 
 impl Source {
@@ -31,14 +35,12 @@ impl Source {
     }
 
     /// Whether that is news.
-    pub fn set_best(&mut self, best: HeaderPoint) -> bool {
-        let news = self.best.is_none_or(|old| best.work > old.work);
-        if news {
-            self.best = Some(best);
-            if self.refused.len() >= REFUSED_MAX {
-                self.refused.clear();
-            }
+    pub fn set_best(&mut self, best: Option<HeaderPoint>) -> bool {
+        let news = self.best.map(|old| old.hash) != best.map(|new| new.hash);
+        if best.is_some_and(|best| self.best.is_none_or(|old| best.work > old.work)) {
+            self.refused.clear();
         }
+        self.best = best;
         news
     }
 
@@ -47,12 +49,22 @@ impl Source {
     }
 
     pub fn may_have(&self, height: u32, hash: &BlockHash) -> bool {
-        height >= self.serves_from && self.refused.len() < REFUSED_MAX && !self.refused.contains(hash)
+        height >= self.serves_from && self.refused.len() < REFUSED_MAX && !self.lacks(hash)
     }
 
-    pub fn refuse(&mut self, hash: BlockHash) {
-        if self.refused.len() < REFUSED_MAX && !self.refused.contains(&hash) {
-            self.refused.push_back(hash);
+    fn lacks(&self, hash: &BlockHash) -> bool {
+        self.refused.iter().any(|(lacked, _)| lacked == hash)
+    }
+
+    pub fn refuse(&mut self, hash: BlockHash, now: Duration) {
+        if self.refused.len() < REFUSED_MAX && !self.lacks(&hash) {
+            self.refused.push_back((hash, now + REFUSED_FOR));
+        }
+    }
+
+    pub fn forget_refused(&mut self, now: Duration) {
+        while self.refused.front().is_some_and(|(_, until)| *until <= now) {
+            self.refused.pop_front();
         }
     }
 

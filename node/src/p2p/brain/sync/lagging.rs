@@ -20,6 +20,13 @@ pub(super) struct Lagging {
     due: Option<(Work, Duration, bool)>,
 }
 
+impl Lagging {
+    /// What the peer showed was worth nothing: it has to show its work anew.
+    pub fn forget(&mut self) {
+        *self = Self::default();
+    }
+}
+
 impl HeaderSync {
     /// Whether the peer is never dropped for lagging.
     pub fn is_protected(&self, peer: PeerId) -> bool {

@@ -155,20 +155,134 @@ fn low_work_is_not_stored() {
     assert_eq!(sync.presync_bytes(), 0);
 }
 
-/// BR5. A peer that does not answer is replaced after a minute, an outgoing one ends.
+/// BR5. Ten seconds without an answer, and it is another's turn besides; after a minute an outgoing peer ends.
 #[test]
 fn staller_is_replaced() {
     let mut lab = Lab::new(3);
-    // Far behind: only the sync peer is asked.
-    let mut sync = HeaderSync::new(SyncOptions { minimum_chain_work: Work::from_be_bytes([1; 32]) });
+    let mut sync = sync();
     assert_eq!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull))), [1]);
     assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(2), Link::OutboundFull))).is_empty());
-    lab.pass(Duration::from_secs(59));
+    lab.pass(Duration::from_secs(9));
+    assert!(lab.run(|desk| sync.tick(desk)).is_empty());
+    lab.pass(Duration::from_secs(1));
+    assert_eq!(asks(&lab.run(|desk| sync.tick(desk))), [2]);
+    lab.pass(Duration::from_secs(49));
     assert!(lab.run(|desk| sync.tick(desk)).is_empty());
     lab.pass(Duration::from_secs(1));
     let actions = lab.run(|desk| sync.tick(desk));
     assert!(actions.iter().any(|a| matches!(a, Action::Disconnect(PeerId(1), Ending::Stalling("headers")))));
-    assert_eq!(asks(&actions), [2]);
+}
+
+/// Gives a peer's answer to the chain, and back; what follows.
+fn answer(lab: &mut Lab, sync: &mut HeaderSync, peer: u64, headers: Vec<Header>) -> Actions {
+    let mut all = Actions::new();
+    for action in lab.run(|desk| sync.on_headers(desk, PeerId(peer), headers)) {
+        if let Action::SubmitHeaders(peer, headers) = action {
+            let result = lab.chain.submit_headers(headers);
+            all.extend(lab.run(|desk| sync.on_headers_taken(desk, peer, &result)));
+        } else {
+            all.push(action);
+        }
+    }
+    all
+}
+
+/// A branch beside that of [`Lab::headers`], of so many blocks.
+fn branch(lab: &Lab, blocks: u32) -> Vec<Header> {
+    let mut builder = crate::testing::ChainBuilder::new(lab.chain.network());
+    builder.extra = vec![9];
+    builder.mine_empty(blocks).iter().map(|block| block.header).collect()
+}
+
+/// A fresh node asks one peer; only when that one has no more are the others asked what they have beyond it, and of those
+/// with much more again one goes on.
+#[test]
+fn headers_come_from_one_peer_and_are_checked_with_the_others() {
+    let mut lab = Lab::new(2_003);
+    let mut sync = sync();
+    assert_eq!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull))), [1]);
+    for peer in 2..=4 {
+        assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(peer), Link::OutboundFull))).is_empty());
+    }
+    let headers = lab.headers();
+    assert_eq!(asks(&answer(&mut lab, &mut sync, 1, headers[..2].to_vec())), [2, 3, 4]);
+    assert!(sync.is_checked());
+    assert_eq!(asks(&answer(&mut lab, &mut sync, 2, headers[1..2_001].to_vec())), [2]);
+    assert!(asks(&answer(&mut lab, &mut sync, 3, headers[1..2_001].to_vec())).is_empty());
+    assert!(asks(&answer(&mut lab, &mut sync, 4, headers[1..2].to_vec())).is_empty());
+    // Its turn comes when the second is done.
+    assert_eq!(asks(&answer(&mut lab, &mut sync, 2, headers[2_000..].to_vec())), [3]);
+    assert_eq!(sync.shown(PeerId(2)).map(|shown| shown.height.get()), Some(2_003));
+}
+
+/// What a peer showed of a branch that fails does not count: neither as its best nor as protection, and it is asked anew.
+#[test]
+fn a_failed_branch_takes_back_what_was_shown() {
+    let mut lab = Lab::new(5);
+    let mut sync = sync();
+    lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull));
+    let headers = lab.headers();
+    answer(&mut lab, &mut sync, 1, headers.clone());
+    lab.run(|desk| sync.tick(desk));
+    assert_eq!(sync.shown(PeerId(1)).map(|shown| shown.hash), Some(headers[4].hash()));
+    assert!(sync.is_protected(PeerId(1)));
+    lab.chain.invalidate(headers[2].hash()).expect("a known block");
+    let mut changed = Vec::new();
+    lab.run(|desk| changed = sync.revise(desk));
+    assert_eq!(changed, [PeerId(1)]);
+    assert_eq!(sync.shown(PeerId(1)).map(|shown| shown.hash), Some(headers[1].hash()));
+    assert!(!sync.is_protected(PeerId(1)));
+    assert_eq!(asks(&lab.run(|desk| sync.tick(desk))), [1]);
+    lab.run(|desk| changed = sync.revise(desk));
+    assert!(changed.is_empty());
+}
+
+/// The end of an answer is what the peer has, even if it showed more work before; an announcement only adds.
+#[test]
+fn an_answer_states_anew_what_a_peer_has() {
+    let mut lab = Lab::new(5);
+    let mut sync = sync();
+    let (headers, other) = (lab.headers(), branch(&lab, 3));
+    lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull));
+    answer(&mut lab, &mut sync, 1, headers.clone());
+    for blocks in [other.clone(), other[..2].to_vec()] {
+        lab.run(|desk| sync.ask(desk, PeerId(1), &headers[4].hash()));
+        answer(&mut lab, &mut sync, 1, blocks.clone());
+        assert_eq!(sync.shown(PeerId(1)).map(|shown| shown.hash), blocks.last().map(Header::hash));
+    }
+    lab.run(|desk| sync.on_known_header(desk, PeerId(1), &headers[4].hash()));
+    lab.run(|desk| sync.on_known_header(desk, PeerId(1), &headers[0].hash()));
+    assert_eq!(sync.shown(PeerId(1)).map(|shown| shown.hash), Some(headers[4].hash()));
+    // Nothing beyond the fourth: then not the fifth either.
+    lab.run(|desk| sync.ask(desk, PeerId(1), &headers[4].hash()));
+    answer(&mut lab, &mut sync, 1, Vec::new());
+    assert_eq!(sync.shown(PeerId(1)).map(|shown| shown.hash), Some(headers[3].hash()));
+}
+
+/// Who was asked once and shows much less than the best header by now is asked again, twice a minute.
+#[test]
+fn peers_left_behind_are_asked_again() {
+    let mut lab = Lab::new(40);
+    let mut sync = sync();
+    for peer in 1..=2 {
+        lab.run(|desk| sync.peer_ready(desk, PeerId(peer), Link::OutboundFull));
+    }
+    let headers = lab.headers();
+    assert_eq!(asks(&answer(&mut lab, &mut sync, 1, headers[..3].to_vec())), [2]);
+    answer(&mut lab, &mut sync, 2, headers.clone());
+    assert!(asks(&lab.run(|desk| sync.tick(desk))).is_empty());
+    for _ in 0..2 {
+        lab.pass(Duration::from_secs(29));
+        assert!(asks(&lab.run(|desk| sync.tick(desk))).is_empty());
+        lab.pass(Duration::from_secs(1));
+        assert_eq!(asks(&lab.run(|desk| sync.tick(desk))), [1]);
+        answer(&mut lab, &mut sync, 1, headers[2..4].to_vec());
+    }
+    lab.pass(Duration::from_secs(30));
+    lab.run(|desk| sync.tick(desk));
+    answer(&mut lab, &mut sync, 1, headers[3..].to_vec());
+    lab.pass(Duration::from_secs(30));
+    assert!(asks(&lab.run(|desk| sync.tick(desk))).is_empty());
 }
 
 /// AE7, BR16. Outgoing peers that never show our work end after five minutes and a last question; those that did, four at
