@@ -149,6 +149,7 @@ impl Parts {
         // Its neighbours must not show through a link that exchanges blocks only.
         if matches!(link, Link::OutboundFull | Link::Manual) {
             self.ask_addresses(desk, id);
+            self.introduce(desk, id);
         }
         if link.is_inbound() && listens != 0 {
             self.hear_of(desk, PeerAddress { port: listens, ..address }, address, bits, serves);

@@ -134,6 +134,8 @@ pub enum Event {
     TipChanged,
     /// Transactions are new in the mempool, whoever brought them.
     MempoolGrew(Vec<(WtxId, u64)>),
+    /// The router forwards a port to this node from there, where others can use it; or no longer.
+    Mapped(Option<PeerAddress>),
     /// Time has passed.
     Tick,
 }

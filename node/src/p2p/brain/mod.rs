@@ -188,6 +188,8 @@ pub struct Parts {
     next_progress: Duration,
     /// When this node's own addresses are told next.
     next_own: Duration,
+    /// Where the router forwards from.
+    mapped: Option<PeerAddress>,
     /// When somebody is next asked who serves old blocks.
     next_find: Duration,
     warned_of_clock: bool,
@@ -240,6 +242,7 @@ impl Parts {
             next_save: SAVE_INTERVAL,
             next_progress: Duration::ZERO,
             next_own: Duration::ZERO,
+            mapped: None,
             next_find: Duration::ZERO,
             warned_of_clock: false,
             options,
@@ -274,6 +277,7 @@ impl Parts {
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => self.relay.on_mempool_grew(desk, &transactions),
+            Event::Mapped(address) => self.mapped(address),
             Event::Tick => self.tick(desk),
         }
     }
