@@ -205,9 +205,8 @@ fn forwards(options: &str, means: &str) {
     let line = log.lines().find(|line| line.contains("the router forwards a port")).unwrap();
     assert!(line.contains(means) && line.contains(&format!("11.77.0.1:{P2P_PORT}")), "{line}");
     assert!(rules().contains("dnat"), "{}", rules());
-    let local = wait_until("the address to be shown", || {
-        inside.call("getnetworkinfo")?.get("localaddresses")?.get(0).cloned()
-    });
+    let local =
+        wait_until("the address to be shown", || inside.call("getnetworkinfo")?.get("localaddresses")?.get(0).cloned());
     assert_eq!((&local["address"], &local["port"]), (&"11.77.0.1".into(), &19_740.into()), "{local}");
 
     let outside = lab.node("outside", directory.path(), &["--connect", &format!("11.77.0.1:{P2P_PORT}")]);

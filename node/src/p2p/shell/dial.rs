@@ -167,7 +167,9 @@ mod tests {
     async fn th12_socks_has_a_deadline() {
         let silent = |greeting: &[u8], reply: &[u8]| Says { hangs_up: false, ..Says::new(greeting, reply) };
         let slow = Says { byte_by_byte: true, ..silent(&GREETING, &domain(255)) };
-        for says in [silent(&[], &[]), silent(&[5], &[]), silent(&GREETING, &[]), silent(&GREETING, &CONNECTED[..9]), slow] {
+        for says in
+            [silent(&[], &[]), silent(&[5], &[]), silent(&GREETING, &[]), silent(&GREETING, &CONNECTED[..9]), slow]
+        {
             let what = (says.greeting.clone(), says.reply.len());
             let (result, _) = tokio::time::timeout(PATIENCE, says.dial(peer(), SHORT)).await.expect("it ends");
             assert_eq!(result.map(|_| ()).unwrap_err().kind(), io::ErrorKind::TimedOut, "{what:?}");

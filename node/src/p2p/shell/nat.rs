@@ -250,7 +250,9 @@ pub async fn keep(
     if let Some((router, mapping)) = held {
         match mapping.end(&router, wish.port).await {
             Ok(()) => tracing::info!(external = %mapping.external, "the router forwards the port no longer"),
-            Err(error) => tracing::warn!(error, external = %mapping.external, "the router keeps forwarding for a while"),
+            Err(error) => {
+                tracing::warn!(error, external = %mapping.external, "the router keeps forwarding for a while")
+            }
         }
     }
 }

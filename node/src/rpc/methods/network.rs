@@ -166,7 +166,14 @@ pub(super) fn getnetworkinfo(context: &RpcContext, _: &Args) -> Outcome {
                         .collect();
                     offsets.sort_unstable();
                     let offset = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
-                    (inbound, parts.peers().count(), offset, parts.outbound.is_active(), parts.options().clone(), parts.own_addresses())
+                    (
+                        inbound,
+                        parts.peers().count(),
+                        offset,
+                        parts.outbound.is_active(),
+                        parts.options().clone(),
+                        parts.own_addresses(),
+                    )
                 })
                 .ok_or_else(stopping)?,
         ),

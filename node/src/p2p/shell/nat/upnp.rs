@@ -144,7 +144,8 @@ pub async fn find(router: &Router) -> Result<Service, UpnpError> {
     let mut sent = Err(UpnpError::Silent);
     for to in &router.discovery {
         for what in SEARCHED {
-            let search = format!("M-SEARCH * HTTP/1.1\r\nHOST: {to}\r\nMAN: \"ssdp:discover\"\r\nMX: 2\r\nST: {what}\r\n\r\n");
+            let search =
+                format!("M-SEARCH * HTTP/1.1\r\nHOST: {to}\r\nMAN: \"ssdp:discover\"\r\nMX: 2\r\nST: {what}\r\n\r\n");
             match socket.send_to(search.as_bytes(), to).await {
                 Ok(_) => sent = Ok(()),
                 Err(error) => sent = sent.or(Err(error.into())),

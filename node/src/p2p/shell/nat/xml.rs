@@ -68,7 +68,8 @@ mod tests {
 
     #[test]
     fn ends_come_in_order_and_leaves_have_their_text() {
-        let document = "<?xml version=\"1.0\"?>\n<!-- <x>no</x> --><a xmlns:b=\"u\">\n <b:c d=\"e\"> 1 </b:c><f/><g></g></a>x";
+        let document =
+            "<?xml version=\"1.0\"?>\n<!-- <x>no</x> --><a xmlns:b=\"u\">\n <b:c d=\"e\"> 1 </b:c><f/><g></g></a>x";
         let pieces: Vec<_> = Pieces::new(document).map(|piece| (piece.name, piece.text)).collect();
         assert_eq!(pieces, [("c", Some("1")), ("g", Some("")), ("a", None)]);
         assert_eq!(text_of(document, "c"), Some("1"));

@@ -199,7 +199,9 @@ async fn read_request(stream: &mut TcpStream) -> std::io::Result<String> {
         let length = stream.read(&mut buffer).await?;
         text.push_str(&String::from_utf8_lossy(&buffer[..length]));
         let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-        let lengths = head.lines().filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        let lengths = head
+            .lines()
+            .filter_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
         let expected: usize = lengths.into_iter().next().unwrap_or(0);
         if body.len() >= expected || length == 0 {
             return Ok(text);

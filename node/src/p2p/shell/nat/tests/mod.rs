@@ -105,7 +105,10 @@ async fn a_renewal_keeps_the_port_and_begins_anew_if_it_must() {
     wish.attempt(&find, Some(&first)).await.unwrap();
     let requests = fake.requests();
     assert_eq!(requests[0][24..36], requests[1][24..36]);
-    assert_eq!((&requests[0][42..44], &requests[1][42..44]), (&PORT.get().to_be_bytes()[..], &4_000u16.to_be_bytes()[..]));
+    assert_eq!(
+        (&requests[0][42..44], &requests[1][42..44]),
+        (&PORT.get().to_be_bytes()[..], &4_000u16.to_be_bytes()[..])
+    );
     // Another router knows nothing of the first one's nonce.
     let other = FakeRouter::answers(nat_pmp_only).await;
     let (router, mapping) = wish.attempt(&|| Ok(other.router()), Some(&first)).await.unwrap();
@@ -123,7 +126,9 @@ async fn th12_nat_without_an_answer_ends_in_time() {
     let error = wish(false).attempt(&|| Ok(router.clone()), None).await.unwrap_err();
     assert!(started.elapsed() < ATTEMPT_MAX, "{:?}", started.elapsed());
     let text = error.to_string();
-    for part in ["PCP: Gateway did not respond", "NAT-PMP: Gateway did not respond", "UPnP: the router answers no search"] {
+    for part in
+        ["PCP: Gateway did not respond", "NAT-PMP: Gateway did not respond", "UPnP: the router answers no search"]
+    {
         assert!(text.contains(part), "{text}");
     }
     let none = wish(false).attempt(&|| Err(io::Error::other("there is no default route")), None).await.unwrap_err();

@@ -45,7 +45,10 @@ fn refused(code: u16) -> Reply {
 
 /// What an honest router says, except to `AddPortMapping`, for which there is `add`.
 fn honest(request: &str, add: impl Fn(&str) -> Reply) -> Reply {
-    let action = |name: &str| request.contains(&format!("SOAPAction: \"{KIND}#{name}\"").to_ascii_lowercase()) || request.contains(&format!("#{name}\""));
+    let action = |name: &str| {
+        request.contains(&format!("SOAPAction: \"{KIND}#{name}\"").to_ascii_lowercase())
+            || request.contains(&format!("#{name}\""))
+    };
     if request.starts_with("GET /d/root.xml ") {
         described("ctl/IPConn?a=1&amp;b=2")
     } else if !request.starts_with("POST /d/ctl/IPConn?a=1&b=2 ") {
@@ -129,9 +132,15 @@ async fn th12_upnp_answers_that_are_wrong_are_errors_with_a_name() {
     let endless = |head: &str| Reply::Endless(head.to_owned(), "<service><serviceType>x</serviceType></service>");
     let rows: Vec<(Reply, &str)> = vec![
         (Reply::of(404, ""), "HTTP status 404"),
-        (Reply::Bytes("HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".into()), "HTTP status 302"),
+        (
+            Reply::Bytes("HTTP/1.1 302 x\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n".into()),
+            "HTTP status 302",
+        ),
         (Reply::of(200, ""), "names no service"),
-        (Reply::of(200, "<service><serviceType>x</serviceType><controlURL>/c</controlURL></service>"), "names no service"),
+        (
+            Reply::of(200, "<service><serviceType>x</serviceType><controlURL>/c</controlURL></service>"),
+            "names no service",
+        ),
         (Reply::of(200, &format!("<a{many}>{}</a>", "<b/>".repeat(10_000))), "names no service"),
         (described("http://127.0.0.1:1/c"), "not its own"),
         (described("http://user@router/c"), "not its own"),
