@@ -175,7 +175,7 @@ fn programs(names: &[&str]) -> Result<(), String> {
 }
 
 /// A router, or why there is none here.
-fn router(directory: &Path, options: &str) -> Result<(Lab, Daemon), String> {
+fn router(directory: &Path, options: &str, ready: &str) -> Result<(Lab, Daemon), String> {
     programs(&["ip", "nft", "miniupnpd"])?;
     let lab = Lab::new(true)?;
     let config = directory.join("miniupnpd.conf");
@@ -187,14 +187,14 @@ fn router(directory: &Path, options: &str) -> Result<(Lab, Daemon), String> {
     std::fs::write(&config, text).map_err(|error| error.to_string())?;
     let pid = directory.join("miniupnpd.pid");
     let line = format!("miniupnpd -d -f {} -P {}", config.display(), pid.display());
-    let daemon = lab.start("router", &line, Some("HTTP listening"))?;
+    let daemon = lab.start("router", &line, Some(ready))?;
     Ok((lab, daemon))
 }
 
 /// A router forwards a port when asked by these means; a node outside comes in by it; at a stop it is closed again.
-fn forwards(options: &str, means: &str) {
+fn forwards(options: &str, ready: &str, means: &str) {
     let directory = tempfile::tempdir().unwrap();
-    let (lab, _daemon) = match router(directory.path(), options) {
+    let (lab, _daemon) = match router(directory.path(), options, ready) {
         Ok(started) => started,
         Err(reason) => return eprintln!("skipped: no router can be had here: {reason}"),
     };
@@ -221,19 +221,19 @@ fn forwards(options: &str, means: &str) {
 
 #[test]
 fn nat_a_real_router_forwards_by_pcp() {
-    forwards("enable_natpmp=yes\nenable_upnp=no", "PCP");
+    forwards("enable_natpmp=yes\nenable_upnp=no", "Listening for NAT-PMP/PCP", "PCP");
 }
 
 #[test]
 fn nat_a_real_router_forwards_by_upnp() {
-    forwards("enable_natpmp=no\nenable_upnp=yes", "UPnP");
+    forwards("enable_natpmp=no\nenable_upnp=yes", "HTTP listening", "UPnP");
 }
 
 /// Nobody answers: the node says so once, and works.
 #[test]
 fn nat_without_a_router_the_node_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let lab = match programs(&["ip", "nft"]).and_then(|()| Lab::new(false)) {
+    let lab = match programs(&["ip"]).and_then(|()| Lab::new(false)) {
         Ok(lab) => lab,
         Err(reason) => return eprintln!("skipped: no namespaces can be had here: {reason}"),
     };

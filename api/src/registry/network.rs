@@ -108,11 +108,7 @@ pub(super) const METHODS: &[Method] = &[
             Field::new("networks", Kind::Array(&NETWORK), "Networks on which peers are reached."),
             Field::new("relayfee", Kind::Amount, "Least fee for relay, coins per 1,000 bytes."),
             Field::new("incrementalfee", Kind::Amount, "Least increment of a replacement, coins per 1,000 bytes."),
-            Field::new(
-                "localaddresses",
-                Kind::Array(&LOCAL_ADDRESS),
-                "Where others reach this node, as operator or router say.",
-            ),
+            Field::new("localaddresses", Kind::Array(&LOCAL_ADDRESS), "Where others reach this node, as it was told."),
             Field::new("warnings", Kind::Array(&Kind::Text), "What the operator should know."),
         ]),
         "State of the peer-to-peer network.",

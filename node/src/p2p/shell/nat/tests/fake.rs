@@ -97,8 +97,8 @@ pub enum Reply {
     Bytes(String),
     /// Answers so, and then this again and again, as fast as it is read.
     Endless(String, &'static str),
-    /// Sends this byte by byte, slowly, again and again.
-    Drip(&'static str),
+    /// Sends this, and then that again and again, byte by byte and slowly.
+    Drip(&'static str, &'static str),
     /// Says nothing.
     Silence,
 }
@@ -121,12 +121,13 @@ impl Reply {
                     stream.write_all(again.as_bytes()).await?;
                 }
             }
-            Self::Drip(text) => loop {
-                for byte in text.bytes() {
+            Self::Drip(head, again) => {
+                for byte in head.bytes().chain(again.bytes().cycle()) {
                     stream.write_all(&[byte]).await?;
                     sleep(PAUSE).await;
                 }
-            },
+                Ok(())
+            }
             Self::Silence => loop {
                 let mut buffer = [0; 64];
                 if stream.read(&mut buffer).await? == 0 {
