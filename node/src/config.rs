@@ -79,6 +79,8 @@ pub struct PeersConfig {
     pub allow_private: bool,
     /// A SOCKS5 proxy for every dial.
     pub proxy: Option<SocketAddr>,
+    /// Whether the router is asked to forward a port.
+    pub map_port: bool,
     /// Whether the static key is kept.
     pub lasting_identity: bool,
     /// Headers with less work are not stored.
@@ -505,20 +507,22 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
     if listen.is_some() && flag("no-listen")? {
         return Err(invalid(layers, "no-listen", "contradicts --p2p-listen"));
     }
-    let connect: Vec<PeerName> = many(layers, "connect")?;
-    let add: Vec<PeerName> = many(layers, "add-peer")?;
+    let (connect, add): (Vec<PeerName>, Vec<PeerName>) = (many(layers, "connect")?, many(layers, "add-peer")?);
     if !connect.is_empty() && !add.is_empty() {
         return Err(invalid(layers, "add-peer", "means nothing beside --connect, which allows no others"));
     }
+    let listen = (!flag("no-listen")?).then(|| listen.unwrap_or(default));
+    let proxy = one(layers, "proxy", parse::socket_address)?;
     Ok(PeersConfig {
-        listen: (!flag("no-listen")?).then(|| listen.unwrap_or(default)),
+        listen,
         connect,
         add,
         external: many(layers, "external-address")?,
         inbound_max: size(layers, "max-inbound", 0..=10_000)?,
         upload_target: one(layers, "upload-target", parse::bytes)?.flatten(),
         allow_private: flag("allow-private")? || is_dev,
-        proxy: one(layers, "proxy", parse::socket_address)?,
+        proxy,
+        map_port: one(layers, "map-port", |text| parse::map_port(text, listen, proxy))?.unwrap_or(false),
         lasting_identity: flag("lasting-identity")?,
         minimum_work: one(layers, "minimum-work", parse::work)?.unwrap_or(Work::ZERO),
     })

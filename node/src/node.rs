@@ -391,6 +391,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
     NetworkOptions {
         listen: peers.listen,
         proxy: peers.proxy,
+        map_port: peers.map_port,
         lasting_identity: peers.lasting_identity,
         brain,
         folder: directory.path().to_owned(),

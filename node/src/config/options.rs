@@ -130,6 +130,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         PEERS,
+        "map-port",
+        Shape::Flag,
+        "",
+        "Ask the router (by PCP, NAT-PMP or UPnP) to forward a port to this node while it runs, so that others \
+         can dial it although it has no public address of its own; the log says whether the router agreed",
+    ),
+    option(
+        PEERS,
         "lasting-identity",
         Shape::Flag,
         "",

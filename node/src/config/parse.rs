@@ -167,6 +167,26 @@ pub fn socket_address(text: &str) -> Result<SocketAddr, String> {
     localhost.or_else(|| text.parse().ok()).ok_or_else(|| "expected IP:PORT such as 127.0.0.1:19721".into())
 }
 
+/// Whether to have a port forwarded: only for a node that a router could forward one to, and that does not hide.
+pub fn map_port(text: &str, listen: Option<SocketAddr>, proxy: Option<SocketAddr>) -> Result<bool, String> {
+    if !boolean(text)? {
+        return Ok(false);
+    }
+    if proxy.is_some() {
+        return Err("contradicts --proxy: a forwarded port would tell everybody where this node is".into());
+    }
+    match listen.map(|address| address.ip()) {
+        None => Err("means nothing beside --no-listen".into()),
+        Some(IpAddr::V6(address)) if !address.is_unspecified() => {
+            Err(format!("routers forward IPv4 alone, and this node listens on {address} (--p2p-listen)"))
+        }
+        Some(address) if address.is_loopback() => {
+            Err(format!("no router reaches {address}: listen on 0.0.0.0 or on this machine's address (--p2p-listen)"))
+        }
+        Some(_) => Ok(true),
+    }
+}
+
 /// A whole number in a range.
 pub fn number(text: &str, range: RangeInclusive<u64>) -> Result<u64, String> {
     let number = text.parse().ok().filter(|number| range.contains(number));

@@ -216,6 +216,26 @@ fn lists_come_from_every_source() {
 }
 
 #[test]
+fn a_port_is_mapped_only_where_that_can_help_and_gives_nothing_away() {
+    let case = Case::new();
+    assert!(!case.run("").peers.map_port, "off unless asked for");
+    for on in ["--map-port", "--map-port --p2p-listen 192.168.1.2:0", "--map-port --p2p-listen [::]:1"] {
+        assert!(case.run(on).peers.map_port, "{on}");
+    }
+    let rows = [
+        ("--proxy 127.0.0.1:9050", "--map-port: contradicts --proxy"),
+        ("--no-listen", "--map-port: means nothing beside --no-listen"),
+        ("--network dev", "--map-port: no router reaches 127.0.0.1"),
+        ("--p2p-listen [2001:db8::1]:1", "--map-port: routers forward IPv4 alone"),
+    ];
+    for (arguments, expected) in rows {
+        let error = case.error(&format!("--map-port {arguments}"));
+        assert!(error.starts_with(expected), "{error}");
+        assert!(!Case::new().environment("SETARA_MAP_PORT", "0").run(arguments).peers.map_port, "{arguments}");
+    }
+}
+
+#[test]
 fn mining_pays_templates_to_the_same_address_unless_told_otherwise() {
     let (one, other) = (dev_address(), Address::ZERO.to_text(&Network::dev().prefix));
     let config = Case::new().run(&format!("--network dev --mine {one} --mine-threads 2"));

@@ -149,6 +149,7 @@ impl Parts {
         // Its neighbours must not show through a link that exchanges blocks only.
         if matches!(link, Link::OutboundFull | Link::Manual) {
             self.ask_addresses(desk, id);
+            self.introduce(desk, id);
         }
         if link != Link::BlockOnly {
             self.go_on_finding(desk, id);

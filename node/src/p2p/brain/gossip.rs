@@ -122,13 +122,42 @@ impl Parts {
         self.find_old_bodies(desk);
     }
 
-    /// Tells every peer where this node can be reached, if it was told so itself.
-    fn tell_own(&mut self, desk: &mut Desk<'_>) {
+    /// Where others reach this node: what the operator said, and what the router forwards.
+    pub fn own_addresses(&self) -> Vec<PeerAddress> {
+        let told = &self.options.external;
+        told.iter().chain(self.mapped.iter().filter(|mapped| !told.contains(mapped))).copied().collect()
+    }
+
+    /// The router forwards from there, or no longer.
+    pub(super) fn mapped(&mut self, address: Option<PeerAddress>) {
+        if let Some(address) = address.filter(|address| self.mapped != Some(*address)) {
+            self.outbound.learn_own(address);
+            // Peers that are here already are told with the next tick.
+            self.next_own = Duration::ZERO;
+        }
+        self.mapped = address;
+    }
+
+    /// This node's own addresses as peers are told them.
+    fn own_records(&self, desk: &Desk<'_>) -> Vec<AddressRecord> {
         let time = u32::try_from(desk.now.unix_seconds).unwrap_or(u32::MAX);
         let services = services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS;
         let serves = (0, desk.chain.view().tip.height().get());
-        let record = |address: &PeerAddress| AddressRecord { address: *address, services, serves, time };
-        let records: Vec<AddressRecord> = self.options.external.iter().map(record).collect();
+        let record = |address| AddressRecord { address, services, serves, time };
+        self.own_addresses().into_iter().map(record).collect()
+    }
+
+    /// Tells a peer that was dialled where this node can be reached; one that dialled knows.
+    pub(super) fn introduce(&mut self, desk: &mut Desk<'_>, id: PeerId) {
+        let records = self.own_records(desk);
+        if !records.is_empty() {
+            desk.send(id, Message::Addresses(records));
+        }
+    }
+
+    /// Tells every peer where this node can be reached.
+    fn tell_own(&mut self, desk: &mut Desk<'_>) {
+        let records = self.own_records(desk);
         if records.is_empty() {
             return;
         }

@@ -136,6 +136,8 @@ pub enum Event {
     MempoolGrew(Vec<(WtxId, u64)>),
     /// Bytes sent to all peers since the start, as they stand.
     Sent(u64),
+    /// The router forwards a port to this node from there, where others can use it; or no longer.
+    Mapped(Option<PeerAddress>),
     /// Time has passed.
     Tick,
 }

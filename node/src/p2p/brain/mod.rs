@@ -190,6 +190,8 @@ pub struct Parts {
     next_progress: Duration,
     /// When this node's own addresses are told next.
     next_own: Duration,
+    /// Where the router forwards from.
+    mapped: Option<PeerAddress>,
     /// When everybody is next asked who serves what nobody connected does; `None` while nothing of the kind is missing.
     next_find: Option<Duration>,
     warned_of_clock: bool,
@@ -242,6 +244,7 @@ impl Parts {
             next_save: SAVE_INTERVAL,
             next_progress: Duration::ZERO,
             next_own: Duration::ZERO,
+            mapped: None,
             next_find: None,
             warned_of_clock: false,
             options,
@@ -277,6 +280,7 @@ impl Parts {
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => self.relay.on_mempool_grew(desk, &transactions),
             Event::Sent(bytes) => self.blocks.note_sent(desk, bytes),
+            Event::Mapped(address) => self.mapped(address),
             Event::Tick => self.tick(desk),
         }
     }

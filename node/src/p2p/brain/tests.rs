@@ -251,3 +251,39 @@ fn whoever_lacks_what_it_claims_does_not_end_the_search() {
     }
     assert!(asked(&node.says(2, greeting), 2));
 }
+
+/// Where others reach this node: whoever is dialled hears it at once, and all when the router forwards a port; nobody is
+/// told what holds no longer.
+#[test]
+fn own_addresses_are_told_when_they_are_known() {
+    fn told(actions: &Actions) -> Vec<(u64, Vec<PeerAddress>)> {
+        let told = actions.iter().filter_map(|action| match action {
+            Action::Send(peer, Message::Addresses(records)) => {
+                Some((peer.0, records.iter().map(|record| record.address).collect()))
+            }
+            _ => None,
+        });
+        told.collect()
+    }
+    let greeting = hello(&Node::new(2).dialled_by(1));
+    let mut node = Node::new(1);
+    let dials = |node: &mut Node, peer: u64, link: Link| {
+        let address = PeerAddress { host: NetAddress::V4(Ipv4Addr::new(20, peer as u8, 1, 1)), port: 4_000 };
+        node.handle(Event::Connected { peer: PeerId(peer), link, address, version: 1 });
+        told(&node.says(peer, greeting.clone()))
+    };
+    assert!(dials(&mut node, 1, Link::OutboundFull).is_empty(), "there is nothing to tell");
+    assert!(told(&node.passes(1)).is_empty());
+    let mapped = PeerAddress { host: NetAddress::V4(Ipv4Addr::new(11, 22, 33, 44)), port: 5_000 };
+    node.handle(Event::Mapped(Some(mapped)));
+    assert_eq!(told(&node.passes(1)), [(1, vec![mapped])], "who is here already");
+    node.handle(Event::Mapped(Some(mapped)));
+    assert!(told(&node.passes(1)).is_empty(), "once");
+    assert_eq!(dials(&mut node, 2, Link::OutboundFull), [(2, vec![mapped])]);
+    assert!(dials(&mut node, 3, Link::BlockOnly).is_empty(), "it must not show who this is");
+    assert!(dials(&mut node, 4, Link::Inbound).is_empty(), "it dialled, so it knows");
+    assert_eq!(node.brain.parts().own_addresses(), [mapped]);
+    node.handle(Event::Mapped(None));
+    assert!(dials(&mut node, 5, Link::OutboundFull).is_empty());
+    assert!(node.brain.parts().own_addresses().is_empty());
+}

@@ -3,7 +3,7 @@
 //! ```text
 //! listen ─► gate ─► conn::greet ─┐                                   ┌─► outbox ─► conn ─► socket
 //! dial ───────────► conn::greet ─┴─► conn ─► network (the loop) ─────┼─► work ─► chain, mempool
-//!                                    noise, frames    brain::handle  └─► dial, files
+//! nat ── asks the router             noise, frames    brain::handle  └─► dial, files
 //! ```
 
 pub mod conn;
@@ -12,6 +12,7 @@ pub mod files;
 pub mod frames;
 pub mod gate;
 mod listen;
+mod nat;
 pub mod network;
 pub mod noise;
 pub mod outbox;

@@ -15,7 +15,7 @@ use super::noise::{HandshakeError, Role, StaticKey};
 use super::outbox::{Item, Outbox};
 use super::stats::Stats;
 use super::work::Workers;
-use super::{dial, listen};
+use super::{dial, listen, nat};
 use crate::chain::{ChainHandle, Now};
 use crate::clock::Clock;
 use crate::mempool::Mempool;
@@ -29,8 +29,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc as blocking};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
@@ -52,6 +52,8 @@ pub struct NetworkOptions {
     pub listen: Option<SocketAddr>,
     /// A SOCKS5 proxy for every dial.
     pub proxy: Option<SocketAddr>,
+    /// Whether the router is asked to forward a port to this node.
+    pub map_port: bool,
     /// Keeps one static key for ever, so that invites can pin it.
     pub lasting_identity: bool,
     /// The brain's.
@@ -157,6 +159,8 @@ pub struct PeerNetwork {
     questions: mpsc::Sender<Question>,
     thread: Mutex<Option<JoinHandle<()>>>,
     listening: Option<SocketAddr>,
+    /// Ends when the router has been asked to forward no more.
+    unmapped: Mutex<Option<blocking::Receiver<()>>>,
 }
 
 impl PeerNetwork {
@@ -188,6 +192,8 @@ impl PeerNetwork {
         };
         let mut brain_options = options.brain;
         brain_options.listen_port = listening.map_or(0, |address| address.port());
+        let wish = listening.filter(|_| options.map_port);
+        let wish = wish.and_then(|listening| nat::Wish::of(listening, brain_options.allow_private));
         let core = Arc::new(Core {
             office,
             gate: Mutex::new(Gate::new(brain_options.allow_private)),
@@ -218,7 +224,8 @@ impl PeerNetwork {
         if let Some(listener) = listener {
             runtime.spawn(listen::accept(core.clone(), listener));
         }
-        Ok(Self { core, questions, thread: Mutex::new(Some(thread)), listening })
+        let unmapped = Mutex::new(wish.map(|wish| map_port(&core, wish, runtime)));
+        Ok(Self { core, questions, thread: Mutex::new(Some(thread)), listening, unmapped })
     }
 
     /// Where it listens.
@@ -257,7 +264,8 @@ impl PeerNetwork {
         answer.blocking_recv().ok()
     }
 
-    /// Waits until the brain's thread has ended and its files are written. `stop` must have been requested.
+    /// Waits until the brain's thread has ended and its files are written, and the router has had its time to end what was
+    /// mapped. `stop` must have been requested.
     pub fn stop(&self) {
         self.core.stop.cancel();
         if let Some(thread) = self.thread.lock().take()
@@ -265,7 +273,21 @@ impl PeerNetwork {
         {
             tracing::error!("the peer-to-peer network's thread panicked");
         }
+        if let Some(unmapped) = self.unmapped.lock().take() {
+            let _ = unmapped.recv_timeout(nat::STOP_WAIT);
+        }
     }
+}
+
+/// Has a port mapped for as long as the node runs; what is returned ends when that is over.
+fn map_port(core: &Core, wish: nat::Wish, runtime: &tokio::runtime::Handle) -> blocking::Receiver<()> {
+    let (until, ended) = blocking::channel();
+    let (events, stop) = (core.office.events.clone(), core.stop.clone());
+    runtime.spawn(async move {
+        nat::keep(wish, nat::find, events, stop).await;
+        drop(until);
+    });
+    ended
 }
 
 /// The key that other nodes see: fresh at every start, lest it track the node, unless the operator wants a lasting one.

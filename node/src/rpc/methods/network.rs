@@ -167,14 +167,21 @@ pub(super) fn getnetworkinfo(context: &RpcContext, _: &Args) -> Outcome {
                         .collect();
                     offsets.sort_unstable();
                     let offset = offsets.get(offsets.len() / 2).copied().unwrap_or(0);
-                    (inbound, parts.peers().count(), offset, parts.outbound.is_active(), parts.options().clone())
+                    (
+                        inbound,
+                        parts.peers().count(),
+                        offset,
+                        parts.outbound.is_active(),
+                        parts.options().clone(),
+                        parts.own_addresses(),
+                    )
                 })
                 .ok_or_else(stopping)?,
         ),
     };
     let (inbound, all, offset, active) =
         state.as_ref().map_or((0, 0, 0, false), |state| (state.0, state.1, state.2, state.3));
-    let options = state.map(|state| state.4);
+    let (options, external) = state.map_or((None, Vec::new()), |state| (Some(state.4), state.5));
     let ours = services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS;
     let proxy = peers.and_then(|network| network.proxy()).map_or_else(String::new, |proxy| proxy.to_string());
     let reaches = |name: &str| match name {
@@ -189,7 +196,6 @@ pub(super) fn getnetworkinfo(context: &RpcContext, _: &Args) -> Outcome {
                    "proxy_randomize_credentials": false})
         })
         .collect();
-    let external = options.as_ref().map_or_else(Vec::new, |options| options.external.clone());
     let local: Vec<Value> = external
         .iter()
         .map(|address| {
