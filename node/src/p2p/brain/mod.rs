@@ -22,7 +22,7 @@ pub mod download;
 mod events;
 pub mod eviction;
 mod gossip;
-mod greeting;
+pub mod greeting;
 pub mod interface;
 pub mod orphans;
 pub mod outbound;
