@@ -223,11 +223,12 @@ impl Directory {
         let group_max = (share / ANSWER_GROUP_SHARE).max(2);
         let mut groups: BTreeMap<Group, usize> = BTreeMap::new();
         let mut answer = Vec::new();
-        for index in 0..pool.len() {
+        let drawn = pool.len();
+        for index in 0..drawn {
             if answer.len() >= share {
                 break;
             }
-            pool.swap(index, rng.random_range(index..pool.len()));
+            pool.swap(index, rng.random_range(index..drawn));
             let (address, node) = pool[index];
             let count = groups.entry(Group::of(&address.host)).or_default();
             let lifted = self.allow_private && group::private(&address.host);

@@ -246,11 +246,14 @@ impl Core {
             bytes.clear();
             while let Some(frame) = session.next_frame() {
                 match frame {
-                    Received::Frame { kind, body } => match Message::decode(kind, body, BLOCK_BYTES_MAX) {
-                        Ok(message) if self.tell(Event::Message { peer, message }).await => {}
-                        Ok(_) => return "the seeder is stopping",
-                        Err(_) => return "an undecodable message",
-                    },
+                    Received::Frame { kind, body } => {
+                        let Ok(message) = Message::decode(kind, body, BLOCK_BYTES_MAX) else {
+                            return "an undecodable message";
+                        };
+                        if !self.tell(Event::Message { peer, message }).await {
+                            return "the seeder is stopping";
+                        }
+                    }
                     Received::Unknown { .. } => unknown += 1,
                 }
             }
