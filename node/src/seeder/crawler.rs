@@ -26,6 +26,8 @@ use std::time::Duration;
 const VISITS_MAX: usize = 32;
 /// Time between two dials: at most ten a second, enough for the whole directory within one interval.
 const DIAL_INTERVAL: Duration = Duration::from_millis(100);
+/// When there is nobody to visit, it looks again after so long.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// A dial that nobody reported on is over.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(60);
 /// From `Hello` to the answer with addresses.
@@ -412,8 +414,9 @@ impl Crawler {
         self.dialling.retain(|_, since| time.saturating_sub(*since) < DIAL_TIMEOUT);
         let visits = self.talks.values().filter(|talk| !talk.caller).count() + self.dialling.len();
         if time >= self.next_dial && visits < VISITS_MAX {
-            self.next_dial = time + DIAL_INTERVAL;
-            if let Some(address) = self.next_visit(now) {
+            let next = self.next_visit(now);
+            self.next_dial = time + if next.is_some() { DIAL_INTERVAL } else { IDLE_INTERVAL };
+            if let Some(address) = next {
                 self.dialling.insert(address, time);
                 self.book.attempt(&address, now);
                 actions.push(Action::Dial(address));

@@ -3,7 +3,7 @@
 
 use super::Input;
 use super::world::{START, hello, host, world};
-use crate::chain::{ChainHandle, KnownSignatures, Now};
+use crate::chain::{ChainHandle, ChainOptions, KnownSignatures, Now, Verifier};
 use crate::clock::ManualClock;
 use crate::mempool::{Mempool, Options};
 use crate::p2p::brain::interface::{Action, Actions, Dial, Event, Link, PeerId, TransactionVerdict};
@@ -11,7 +11,6 @@ use crate::p2p::brain::penalty::Offence;
 use crate::p2p::brain::{Brain, BrainOptions, Memory};
 use crate::p2p::message::{FRAME_HEAD_BYTES, Message, PeerAddress, frame_limit};
 use crate::store::MemoryStore;
-use crate::testing;
 use setara_core::pow::Work;
 use setara_core::transaction::Transaction;
 use std::collections::{BTreeMap, VecDeque};
@@ -50,8 +49,12 @@ pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let network = &world().network;
     let clock = Arc::new(ManualClock::new(START));
-    let chain = testing::inline(network, Arc::new(MemoryStore::new()), clock.clone());
     let known = Arc::new(KnownSignatures::default());
+    // One thread: what a run reaches must not depend on how threads take turns.
+    let verifier = Verifier::new(network.clone(), known.clone(), Some(1));
+    let options = ChainOptions { coin_cache_bytes: 1 << 20, ..ChainOptions::default() };
+    let chain = ChainHandle::inline(Arc::new(MemoryStore::new()), verifier, options, clock.clone());
+    let chain = chain.expect("a new chain opens");
     let mempool = Mempool::new(network.clone(), clock.clone(), chain.clone(), known, Options::default());
     let shape = input.u8();
     let some = |bit: u8, address: PeerAddress| if shape & bit == 0 { Vec::new() } else { vec![address] };
@@ -200,7 +203,11 @@ impl Run {
         while let Some(event) = self.following.pop_front() {
             count += 1;
             assert!(count <= FOLLOWING_MAX, "it does not come to rest");
-            self.handle(event);
+            match event {
+                Event::Disconnected { peer } if !self.open.contains_key(&peer.0) => {}
+                Event::Disconnected { peer } => self.leave(peer.0),
+                other => self.handle(other),
+            }
         }
         assert_eq!(self.brain.parts().peers().count(), self.open.len());
     }
@@ -235,8 +242,9 @@ impl Run {
                 Action::SendGenesis(peer) => assert!(self.open.contains_key(&peer.0), "the genesis file to nobody"),
                 Action::Disconnect(peer, _) => {
                     let leaving = self.open.get_mut(&peer.0).expect("only who is there is sent away");
-                    if !std::mem::replace(leaving, true) {
-                        self.following.push_back(Event::Tick);
+                    // Half of them are gone at once; the others go on talking until an operation ends them.
+                    if !std::mem::replace(leaving, true) && peer.0 % 2 == 0 {
+                        self.following.push_back(Event::Disconnected { peer });
                     }
                 }
                 Action::Blame(..) => panic!("blame is settled before actions leave the brain"),
