@@ -11,7 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
-.PHONY: help build run stop net test test-long sim lint bench compat docs
+.PHONY: help build run stop net test test-long sim fuzz lint bench compat docs
 
 help: ## What there is
 	echo "Setara. Each target installs what a fresh Debian machine lacks and says how long it takes."
@@ -55,6 +55,13 @@ sim: ## The network in virtual time under SEEDS seeds (default 1000: about ten m
 	scripts/dependencies build
 	scripts/stage "simulating the network ($(SEEDS) seeds)"
 	SETARA_SIM_SEEDS=$(SEEDS) cargo test --release --locked --workspace --test simulation -- --nocapture honest_nodes
+
+MINUTES ?= 1
+fuzz: ## Coverage-guided fuzzing, MINUTES for each target (default 1); docs/testing.md explains it
+	scripts/dependencies build
+	scripts/stage "building the fuzz targets (about 5 minutes the first time)"
+	# Coverage counters are a compiler flag of the stable toolchain; nothing nightly is needed.
+	scripts/fuzz $(MINUTES)
 
 lint: ## Format and clippy, with cargo-deny where it is installed (first time as long as a build)
 	scripts/dependencies build

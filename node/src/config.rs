@@ -228,6 +228,8 @@ pub enum ConfigError {
 pub enum Request {
     /// Run a node.
     Run(Box<Config>),
+    /// Run a directory of nodes.
+    Seeder(Box<Config>),
     /// Print this text: effective values and their sources.
     Print(String),
     /// Call a running node.
@@ -286,6 +288,18 @@ fn command() -> Command {
         .about("Join a network by an invite: fetch its genesis file from the peer, check it, and run a node")
         .args(options::arguments())
         .arg(Arg::new("INVITE").required(true).help("setara://[KEY@]HOST:PORT/GENESIS_HASH"));
+    let seeder = Command::new("seeder")
+        .about("Run a directory of a network's nodes: it visits them, remembers which are there, and tells who asks")
+        .after_help(
+            "A seeder keeps no chain. It begins with the genesis file's bootstrap peers and those of --connect, asks every \
+             node for others, and visits each again and again. A node that dials it (as a bootstrap peer of its genesis \
+             file, or by --add-peer) takes addresses of nodes that are there, and lets it go. Its files are in \
+             DATA_DIR/NETWORK/seeder, so a node may use the same data directory.\n\n\
+             A seeder for a network of your own, then a node that finds the others through it:\n  \
+             setara-node seeder --genesis mine.json --p2p-listen 0.0.0.0:19750 --connect 203.0.113.7:19740\n  \
+             setara-node --genesis mine.json --add-peer 203.0.113.9:19750",
+        )
+        .args(options::seeder_arguments());
     Command::new("setara-node")
         .version(env!("CARGO_PKG_VERSION"))
         .about(about)
@@ -296,6 +310,7 @@ fn command() -> Command {
         .subcommand(genesis)
         .subcommand(invite)
         .subcommand(join)
+        .subcommand(seeder)
 }
 
 /// Reads a command line (program name first) and an environment.
@@ -329,6 +344,10 @@ pub fn request(
         Some(("join", matches)) => {
             layers.add_flags(matches);
             Ok(Request::Run(Box::new(join(layers, matches, environment)?)))
+        }
+        Some(("seeder", matches)) => {
+            layers.add_flags(matches);
+            Ok(Request::Seeder(Box::new(resolve(&mut layers, environment)?)))
         }
         Some((_, matches)) => {
             layers.add_flags(matches);

@@ -139,8 +139,8 @@ impl DataDir {
         self.path.join("setara.log")
     }
 
-    /// Tells scripts where this node can be reached. They see the whole file or none.
-    pub fn write_endpoints(&self, endpoints: &Endpoints) -> Result<(), DataDirError> {
+    /// Tells scripts where this process can be reached ([`Endpoints`], of a node). They see the whole file or none.
+    pub fn write_endpoints(&self, endpoints: &impl Serialize) -> Result<(), DataDirError> {
         let mut json = serde_json::to_vec(endpoints).expect("numbers and addresses serialise");
         json.push(b'\n');
         let path = self.path.join("endpoints.json");

@@ -14,6 +14,7 @@ pub mod mining;
 pub mod node;
 pub mod p2p;
 pub mod rpc;
+pub mod seeder;
 pub mod signals;
 pub mod store;
 pub mod telemetry;

@@ -2,7 +2,7 @@
 
 use setara_node::clock::SystemClock;
 use setara_node::config::{Request, RequestError, request};
-use setara_node::{call, genesis, invite, node};
+use setara_node::{call, genesis, invite, node, seeder};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
             return ExitCode::from(USAGE);
         }
         Ok(Request::Run(config)) => node::run(*config).map_err(|error| Box::new(error) as _),
+        Ok(Request::Seeder(config)) => seeder::run(*config).map_err(|error| Box::new(error) as _),
         Ok(Request::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(|error| Box::new(error) as _),
         Ok(Request::Call(config, call)) => {
             if let Err(error) = call::run(&config, &call, &mut io::stdout()) {

@@ -3,6 +3,8 @@
 //! A [`ChainBuilder`] is a naive ledger that mines: a plain map of coins, a lattice, and keys made from numbers. Clone
 //! one to fork. Its blocks are valid, signed and mined (at once, on trivial work), unless a test then breaks them.
 
+pub mod fuzz;
+
 use crate::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
 use crate::clock::Clock;
 use crate::store::Store;

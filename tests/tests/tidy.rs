@@ -42,6 +42,9 @@ const DEADLINE_FILES: &[&str] =
 /// Crates of which another version could give another verdict.
 const CONSENSUS_CRATES: &[&str] = &["bech32", "bincode", "chacha20", "ed25519-dalek", "ed25519-zebra", "ruint", "sha2"];
 
+/// The one crate outside the workspace.
+const OWN_WORKSPACE: &str = "fuzz";
+
 /// Folders that are not ours or not source.
 const SKIPPED: &[&str] = &["target", "node_modules"];
 
@@ -144,7 +147,12 @@ const IMPURE_BRAIN: &[&str] = &[
 #[test]
 fn the_brain_is_pure() {
     let mut offences = Vec::new();
-    for (path, text) in rust_files("node/src/p2p/brain").iter().filter(|(path, _)| !is_test(path)) {
+    let pure = |path: &str| {
+        let brain = path.starts_with("node/src/p2p/brain");
+        let seeder = ["node/src/seeder/crawler.rs", "node/src/seeder/directory.rs"].contains(&path);
+        (brain || seeder) && !is_test(path)
+    };
+    for (path, text) in rust_files("node/src/").iter().filter(|(path, _)| pure(path)) {
         for (number, line) in shipped(text) {
             for impure in IMPURE_BRAIN.iter().filter(|impure| names(line, impure)) {
                 offences.push(format!("{path}:{number}: the brain must not use {impure}"));
@@ -426,7 +434,11 @@ fn every_dependency_has_a_reason() {
     let reasons: BTreeSet<String> = rows.map(|(name, _)| name.to_owned()).collect();
     let manifest = parsed("Cargo.toml");
     let dependencies = manifest["workspace"]["dependencies"].as_table().expect("the workspace has dependencies");
-    let names: BTreeSet<String> = dependencies.keys().filter(|name| !name.starts_with("setara-")).cloned().collect();
+    let ours = |name: &&String| !name.starts_with("setara-");
+    let mut names: BTreeSet<String> = dependencies.keys().filter(ours).cloned().collect();
+    let fuzzing = parsed(&format!("{OWN_WORKSPACE}/Cargo.toml"));
+    let fuzzing = fuzzing["dependencies"].as_table().expect("the fuzz targets have dependencies");
+    names.extend(fuzzing.keys().filter(ours).cloned());
     let missing = names.difference(&reasons).map(|name| format!("{name}: no reason in docs/dependencies.md"));
     let stale = reasons.difference(&names).map(|name| format!("{name}: in docs/dependencies.md, but not a dependency"));
     none(missing.chain(stale).collect());
@@ -436,7 +448,8 @@ fn every_dependency_has_a_reason() {
 #[test]
 fn members_inherit_versions() {
     let mut offences = Vec::new();
-    for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with("/Cargo.toml")) {
+    let member = |path: &str| path.ends_with("/Cargo.toml") && !path.starts_with(OWN_WORKSPACE);
+    for (path, text) in texts().into_iter().filter(|(path, _)| member(path)) {
         let manifest: toml::Table = text.parse().expect("a manifest is TOML");
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
             for (name, dependency) in manifest.get(section).and_then(toml::Value::as_table).into_iter().flatten() {

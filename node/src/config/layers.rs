@@ -111,7 +111,9 @@ impl Layers {
     /// Adds the command line.
     pub fn add_flags(&mut self, matches: &ArgMatches) {
         for option in OPTIONS {
-            if matches.value_source(option.name) != Some(ValueSource::CommandLine) {
+            // A seeder's command line does not have them all.
+            let known = matches.try_contains_id(option.name).is_ok();
+            if !known || matches.value_source(option.name) != Some(ValueSource::CommandLine) {
                 continue;
             }
             let values = match option.shape {

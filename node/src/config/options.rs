@@ -252,6 +252,34 @@ pub fn arguments() -> impl Iterator<Item = Arg> {
     })
 }
 
+/// Options that mean something to a seeder; two of them mean something else than to a node.
+const SEEDER_OPTIONS: [(&str, Option<&str>); 13] = [
+    ("network", None),
+    ("genesis", None),
+    ("data-dir", None),
+    ("config", None),
+    ("p2p-listen", None),
+    ("connect", Some("A node to begin with, besides the genesis file's; others are found from there")),
+    ("add-peer", Some("The same as --connect")),
+    ("max-inbound", None),
+    ("allow-private", None),
+    ("proxy", None),
+    ("log-format", None),
+    ("log-filter", None),
+    ("no-log-file", None),
+];
+
+/// The flags of a seeder.
+pub fn seeder_arguments() -> impl Iterator<Item = Arg> {
+    arguments().filter_map(|argument| {
+        let (_, help) = SEEDER_OPTIONS.iter().find(|(name, _)| argument.get_id() == *name)?;
+        Some(match help {
+            Some(help) => argument.help(*help),
+            None => argument,
+        })
+    })
+}
+
 /// `, did you mean ...?` with the nearest name, if one is near; else nothing.
 pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
     /// Below this similarity (Jaro-Winkler, 0 to 1) a suggestion is a guess.

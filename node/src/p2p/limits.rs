@@ -42,6 +42,8 @@ pub const OUTBOUND_BLOCK_ONLY: usize = 2;
 pub const INBOUND_MAX: usize = 114;
 /// From TCP to the end of `Hello`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection that is there for addresses only ends after so long, whether or not they came.
+pub const ADDRESS_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// A ping is sent when nothing else was asked for so long.
 pub const PING_INTERVAL: Duration = Duration::from_secs(60);
 /// A peer that has sent nothing for so long is gone.

@@ -8,7 +8,7 @@ use super::penalty::{Offence, Penalty};
 use super::sync::{SyncStage, duration_text};
 use super::{NONCES_MAX, Parts, SAVE_INTERVAL, addresses, eviction};
 use crate::chain::{Accepted, HeadersTaken, Now, SubmitError};
-use crate::p2p::limits::{HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
+use crate::p2p::limits::{ADDRESS_FETCH_TIMEOUT, HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
 use crate::p2p::message::{Hello, Message, NetAddress, PeerAddress, Reference, services};
 use rand::RngExt;
 use setara_core::block::Header;
@@ -134,6 +134,11 @@ impl Parts {
             self.addresses.good(&address, desk.now);
             self.addresses.connected(&address, bits, serves, desk.now);
         }
+        let link = if link.relays_blocks() && !link.is_inbound() && bits & services::BLOCKS == 0 {
+            self.is_directory(desk, id)
+        } else {
+            link
+        };
         match link {
             Link::Feeler => return self.close(desk, id, Ending::Finished),
             Link::AddressFetch => return self.ask_addresses(desk, id),
@@ -386,7 +391,9 @@ impl Parts {
                 }
                 continue;
             }
-            if now.saturating_sub(peer.heard) >= INACTIVITY_TIMEOUT {
+            if peer.link == Link::AddressFetch && now.saturating_sub(peer.since) >= ADDRESS_FETCH_TIMEOUT {
+                ended.push((peer.id, Ending::Finished));
+            } else if now.saturating_sub(peer.heard) >= INACTIVITY_TIMEOUT {
                 ended.push((peer.id, Ending::Silent));
             } else if peer.ping.is_none() && now >= peer.next_ping {
                 let nonce = desk.rng.random();

@@ -39,6 +39,17 @@ impl Parts {
         }
     }
 
+    /// A peer that was dialled serves no blocks: a directory of nodes. It is asked for addresses and then left, for its
+    /// place is better given to a node; a block-only connection, which must not show its neighbours, is left at once.
+    pub(super) fn is_directory(&mut self, desk: &mut Desk<'_>, id: PeerId) -> Link {
+        let Some(peer) = self.peers.get_mut(&id) else { return Link::Feeler };
+        let link = if peer.link == Link::BlockOnly { Link::Feeler } else { Link::AddressFetch };
+        peer.link = link;
+        let address = peer.address;
+        self.outbound.rest_directory(&address, desk.now, self.addresses.len());
+        link
+    }
+
     pub(super) fn get_addresses(&mut self, desk: &mut Desk<'_>, id: PeerId, serves: Serves) {
         let (Some(peer), Some(state)) = (self.peers.get(&id), self.gossip.get_mut(&id)) else { return };
         let (link, address) = (peer.link, peer.address);

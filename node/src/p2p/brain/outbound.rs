@@ -53,6 +53,12 @@ const FAILURES_MAX: usize = 4_096;
 const TRIES: usize = 100;
 /// Knowing fewer addresses than this, those of the genesis file are asked for help (AE10: not otherwise).
 const FEW_ADDRESSES: usize = 16;
+/// A directory of nodes that was asked rests so long; half a minute while few addresses are known.
+const DIRECTORY_REST: Duration = Duration::from_secs(3_600);
+/// See [`DIRECTORY_REST`].
+const DIRECTORY_REST_YOUNG: Duration = Duration::from_secs(30);
+/// Whoever has had no connection for so long asks those of the genesis file as well, however many addresses are known.
+const ALONE: Duration = Duration::from_secs(60);
 /// Time between two looks at the genesis file's addresses.
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(600);
 /// How long somebody who has an old body is looked for, before everybody is asked again.
@@ -105,6 +111,8 @@ pub struct Outbound {
     next_feeler: Option<Duration>,
     next_extra: Option<Duration>,
     next_bootstrap: Duration,
+    /// Since when there is no connection.
+    alone_since: Option<Duration>,
     /// A height of which nobody connected has the body, and until when somebody is looked for who has.
     looking_for: Option<(u32, Duration)>,
 }
@@ -124,6 +132,7 @@ impl Outbound {
             next_feeler: None,
             next_extra: None,
             next_bootstrap: Duration::ZERO,
+            alone_since: None,
             looking_for: None,
         }
     }
@@ -194,7 +203,18 @@ impl Outbound {
         let rest = (BACKOFF_FIRST * (1 << count.min(10))).min(BACKOFF_LAST);
         // Up to a quarter longer, so that nodes that lost the same peer do not come back together.
         let jitter = rest * rng.random_range(0..=256) / 1_024;
-        self.failures.insert(*address, (count.saturating_add(1), now.monotonic + rest + jitter));
+        self.rest(address, count.saturating_add(1), now.monotonic + rest + jitter);
+    }
+
+    /// A directory of nodes was reached, which is asked once and then left: it is asked again later, sooner if only so
+    /// many addresses as these few are known.
+    pub fn rest_directory(&mut self, address: &PeerAddress, now: Now, known: usize) {
+        let rest = if known < FEW_ADDRESSES { DIRECTORY_REST_YOUNG } else { DIRECTORY_REST };
+        self.rest(address, 0, now.monotonic + rest);
+    }
+
+    fn rest(&mut self, address: &PeerAddress, count: u32, until: Duration) {
+        self.failures.insert(*address, (count, until));
         if self.failures.len() > FAILURES_MAX {
             let soonest = self.failures.iter().min_by_key(|(_, (_, until))| *until).map(|(address, _)| *address);
             soonest.map(|address| self.failures.remove(&address));
@@ -247,7 +267,9 @@ impl Outbound {
             return actions;
         }
         self.next_round = time + ROUND_INTERVAL;
-        self.bootstrap(now, rng, addresses);
+        if let Some(directory) = self.bootstrap(now, rng, addresses, bans, connections) {
+            self.dial(directory, Link::AddressFetch, now, addresses, &mut actions);
+        }
         for _ in 0..DIALS_PER_ROUND {
             if self.dialling.len() >= DIALS_MAX {
                 break;
@@ -391,9 +413,30 @@ impl Outbound {
         actions.push(Action::Dial(Dial { address, link }));
     }
 
-    fn bootstrap(&mut self, now: Now, rng: &mut StdRng, addresses: &mut Addresses) {
-        if addresses.len() >= FEW_ADDRESSES || now.monotonic < self.next_bootstrap {
-            return;
+    /// With few addresses, or none that leads anywhere, the genesis file's are put into the book; one of them that is
+    /// known to be a directory of nodes is given back, to be asked.
+    fn bootstrap(
+        &mut self,
+        now: Now,
+        rng: &mut StdRng,
+        addresses: &mut Addresses,
+        bans: &Bans,
+        connections: &[Connection],
+    ) -> Option<PeerAddress> {
+        let alone = connections.iter().all(|connection| !connection.ready);
+        let since = alone.then(|| *self.alone_since.get_or_insert(now.monotonic));
+        self.alone_since = since;
+        let alone = since.is_some_and(|since| now.monotonic.saturating_sub(since) >= ALONE);
+        if addresses.len() >= FEW_ADDRESSES && !alone {
+            return None;
+        }
+        let directories = self.config.bootstrap.iter().filter(|address| {
+            addresses.get(address).is_some_and(|entry| entry.last_success != 0 && entry.services & services::BLOCKS == 0)
+        });
+        let fits = |address: &&PeerAddress| self.fits(address, Link::AddressFetch, now, addresses, bans, connections);
+        let directory = directories.filter(|_| self.dialling.len() < DIALS_MAX).copied().find(|address| fits(&address));
+        if now.monotonic < self.next_bootstrap {
+            return directory;
         }
         self.next_bootstrap = now.monotonic + BOOTSTRAP_INTERVAL;
         for address in &self.config.bootstrap {
@@ -406,6 +449,7 @@ impl Outbound {
             };
             addresses.add(&record, address, now, rng);
         }
+        directory
     }
 }
 

@@ -7,7 +7,7 @@ use crate::chain::KnownSignatures;
 use crate::chain::{ChainFault, SubmitError};
 use crate::clock::ManualClock;
 use crate::mempool::{MempoolError, Options};
-use crate::p2p::message::{Message, NetAddress, Serves};
+use crate::p2p::message::{AddressRecord, Message, NetAddress, Serves, services};
 use crate::store::MemoryStore;
 use crate::testing;
 use setara_core::consensus::RuleError;
@@ -25,12 +25,16 @@ struct Node {
 
 impl Node {
     fn new(seed: u8) -> Self {
+        Self::with(seed, |_| {})
+    }
+
+    fn with(seed: u8, change: impl FnOnce(&mut BrainOptions)) -> Self {
         let network = testing::quick_network();
         let clock = Arc::new(ManualClock::new(1_800_000_000));
         let chain = testing::inline(&network, Arc::new(MemoryStore::new()), clock.clone());
         let mempool =
             Mempool::new(network, clock, chain.clone(), Arc::new(KnownSignatures::default()), Options::default());
-        let options = BrainOptions {
+        let mut options = BrainOptions {
             agent: "/test/".to_owned(),
             listen_port: 1,
             allow_private: false,
@@ -43,6 +47,7 @@ impl Node {
             minimum_chain_work: Work::ZERO,
             onion: false,
         };
+        change(&mut options);
         let now = Now { unix_seconds: 1_800_000_000, monotonic: Duration::ZERO };
         Self { brain: Brain::new(options, Memory::default(), [seed; 32]), chain, mempool, now }
     }
@@ -286,4 +291,49 @@ fn own_addresses_are_told_when_they_are_known() {
     node.handle(Event::Mapped(None));
     assert!(dials(&mut node, 5, Link::OutboundFull).is_empty());
     assert!(node.brain.parts().own_addresses().is_empty());
+}
+
+/// AE10. A peer that was dialled and serves no blocks is a directory of nodes: it is asked for addresses, gives no
+/// headers, and is left when they came or after half a minute; it then rests, and is asked again.
+#[test]
+fn ae10_a_directory_is_asked_and_left() {
+    let Message::Hello(mut greeting) = hello(&Node::new(2).dialled_by(1)) else { panic!("a greeting") };
+    (greeting.services, greeting.serves) = (0, (0, 0));
+    let greeting = Message::Hello(greeting);
+    let seeder = PeerAddress { host: NetAddress::V4(Ipv4Addr::new(90, 1, 1, 1)), port: 4_000 };
+    let found = PeerAddress { host: NetAddress::V4(Ipv4Addr::new(91, 1, 1, 1)), port: 4_000 };
+    let dials = |actions: &Actions| {
+        let mut links = actions.iter().filter_map(|action| match action {
+            Action::Dial(dial) if dial.address == seeder => Some(dial.link),
+            _ => None,
+        });
+        links.next()
+    };
+    for (manual, bootstrap) in [(vec![seeder], Vec::new()), (Vec::new(), vec![seeder])] {
+        let mut node = Node::with(1, |options| (options.manual, options.bootstrap) = (manual.clone(), bootstrap.clone()));
+        let link = dials(&node.passes(1)).expect("the seeder is dialled");
+        let ask = |node: &mut Node, peer: u64, link| {
+            node.handle(Event::Connected { peer: PeerId(peer), link, address: seeder, version: 1 });
+            let asked = node.says(peer, greeting.clone());
+            let [Action::Send(_, Message::GetAddresses(Serves::Any))] = asked.as_slice() else { panic!("{asked:?}") };
+        };
+        ask(&mut node, 1, link);
+        let record = AddressRecord { address: found, services: services::BLOCKS, serves: (0, 9), time: 1_800_000_000 };
+        let actions = node.says(1, Message::Addresses(vec![record]));
+        assert_eq!(ending(&actions), Some(&Ending::Finished));
+        assert!(node.brain.parts().addresses.get(&found).is_some());
+        node.handle(Event::Disconnected { peer: PeerId(1) });
+        let again = (0..120).find_map(|second| dials(&node.passes(1)).map(|link| (second, link)));
+        let (second, link) = again.expect("it is asked again while few addresses are known");
+        assert!(second >= 28, "after {second} s");
+        // One that does not answer is left, too.
+        ask(&mut node, 2, link);
+        assert_eq!(ending(&node.passes(29)), None);
+        assert_eq!(ending(&node.passes(1)), Some(&Ending::Finished));
+    }
+    // Nobody is asked through a connection that is there for blocks only.
+    let mut node = Node::new(1);
+    node.handle(Event::Connected { peer: PeerId(1), link: Link::BlockOnly, address: seeder, version: 1 });
+    let actions = node.says(1, greeting);
+    assert!(matches!(actions.as_slice(), [Action::Disconnect(_, Ending::Finished)]), "{actions:?}");
 }

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 /// Connections that the system holds until they are accepted.
 const BACKLOG: u32 = 128;
 /// After an accept that fails (out of file descriptors, mostly) nothing is accepted for so long.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 
 /// Binds; any failure is told, since a node that only seems to listen is worse than one that does not start.
 pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {

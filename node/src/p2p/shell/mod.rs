@@ -11,7 +11,7 @@ pub mod dial;
 pub mod files;
 pub mod frames;
 pub mod gate;
-mod listen;
+pub mod listen;
 mod nat;
 pub mod network;
 pub mod noise;
