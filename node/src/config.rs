@@ -76,6 +76,8 @@ pub struct PeersConfig {
     pub allow_private: bool,
     /// A SOCKS5 proxy for every dial.
     pub proxy: Option<SocketAddr>,
+    /// Whether own transactions leave over connections of their own.
+    pub private_broadcast: bool,
     /// Whether the static key is kept.
     pub lasting_identity: bool,
     /// Headers with less work are not stored.
@@ -507,6 +509,12 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
     if !connect.is_empty() && !add.is_empty() {
         return Err(invalid(layers, "add-peer", "means nothing beside --connect, which allows no others"));
     }
+    if flag("private-broadcast")? && layers.get("proxy").is_none() {
+        return Err(invalid(layers, "private-broadcast", "needs --proxy: without one, peers see where it comes from"));
+    }
+    if flag("private-broadcast")? && !connect.is_empty() {
+        return Err(invalid(layers, "private-broadcast", "means nothing beside --connect, which allows no others"));
+    }
     Ok(PeersConfig {
         listen: (!flag("no-listen")?).then(|| listen.unwrap_or(default)),
         connect,
@@ -515,6 +523,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         inbound_max: size(layers, "max-inbound", 0..=10_000)?,
         allow_private: flag("allow-private")? || is_dev,
         proxy: one(layers, "proxy", parse::socket_address)?,
+        private_broadcast: flag("private-broadcast")?,
         lasting_identity: flag("lasting-identity")?,
         minimum_work: one(layers, "minimum-work", parse::work)?.unwrap_or(Work::ZERO),
     })
