@@ -35,6 +35,9 @@ const WAITING_MAX: usize = 1_000;
 /// Their bytes, encoded: a hundred of the largest.
 const WAITING_BYTES_MAX: u64 = 10_000_000;
 
+/// Peers remembered for a transaction: those of three hours.
+const TOLD_MAX: usize = 60;
+
 /// Why a transaction is not taken for private broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("too many transactions wait for private broadcast; try again later")]
@@ -49,7 +52,7 @@ pub struct Sending {
     pub ids: TransactionIds,
     /// Unix time at which it was handed in.
     pub since: u64,
-    /// Peers that have taken it, in all rounds.
+    /// Peers that have taken it, the newest last.
     pub told: Vec<PeerAddress>,
     /// Peers told in this round.
     round: usize,
@@ -141,9 +144,10 @@ impl PrivateBroadcast {
         None
     }
 
-    /// Whether a peer has taken this transaction.
+    /// Whether a peer has taken this transaction lately: in a small network the same ones are told again in the end.
     pub fn has_told(&self, wtxid: &WtxId, address: &PeerAddress) -> bool {
-        self.waiting.get(wtxid).is_some_and(|sending| sending.told.contains(address))
+        let lately = |sending: &Sending| sending.told.iter().rev().take(2 * COPIES).any(|told| told == address);
+        self.waiting.get(wtxid).is_some_and(lately)
     }
 
     /// A peer is being dialled for this transaction.
@@ -188,6 +192,9 @@ impl PrivateBroadcast {
             }
             (Message::Pong(nonce), Stage::Sent(asked)) if *nonce == asked => {
                 sending.round += 1;
+                if sending.told.len() >= TOLD_MAX {
+                    sending.told.remove(0);
+                }
                 sending.told.push(*address);
                 sending.next_round = desk.monotonic() + ROUND_INTERVAL;
                 return Some(Ending::Finished);
