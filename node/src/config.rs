@@ -81,6 +81,8 @@ pub struct PeersConfig {
     pub proxy: Option<SocketAddr>,
     /// Whether the router is asked to forward a port.
     pub map_port: bool,
+    /// Whether own transactions leave over connections of their own.
+    pub private_broadcast: bool,
     /// Whether the static key is kept.
     pub lasting_identity: bool,
     /// Headers with less work are not stored.
@@ -530,6 +532,12 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
     if !connect.is_empty() && !add.is_empty() {
         return Err(invalid(layers, "add-peer", "means nothing beside --connect, which allows no others"));
     }
+    if flag("private-broadcast")? && layers.get("proxy").is_none() {
+        return Err(invalid(layers, "private-broadcast", "needs --proxy: without one, peers see where it comes from"));
+    }
+    if flag("private-broadcast")? && !connect.is_empty() {
+        return Err(invalid(layers, "private-broadcast", "means nothing beside --connect, which allows no others"));
+    }
     let listen = (!flag("no-listen")?).then(|| listen.unwrap_or(default));
     let proxy = one(layers, "proxy", parse::socket_address)?;
     Ok(PeersConfig {
@@ -542,6 +550,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         allow_private: flag("allow-private")? || is_dev,
         proxy,
         map_port: one(layers, "map-port", |text| parse::map_port(text, listen, proxy))?.unwrap_or(false),
+        private_broadcast: flag("private-broadcast")?,
         lasting_identity: flag("lasting-identity")?,
         minimum_work: one(layers, "minimum-work", parse::work)?.unwrap_or(Work::ZERO),
     })

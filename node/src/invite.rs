@@ -186,7 +186,7 @@ async fn ask(invite: &Invite, proxy: Option<SocketAddr>) -> Result<Vec<u8>, Stri
     if matches!(address.host, NetAddress::Onion(_)) && proxy.is_none() {
         return Err("an onion address needs --proxy".to_owned());
     }
-    let mut stream = dial::connect(address, proxy).await.map_err(|error| error.to_string())?;
+    let mut stream = dial::connect(address, proxy, false).await.map_err(|error| error.to_string())?;
     let handshake = Handshake::new(Role::Initiator, &StaticKey::generate(), invite.genesis, limits::BLOCK_BYTES_MAX);
     let greeted = conn::greet(&mut stream, handshake, invite.key).await.map_err(|error| error.to_string())?;
     let receiving = receive(&mut stream, greeted.session, greeted.rest);

@@ -338,6 +338,7 @@ impl Parts {
             miner: self.miner.clone(),
             mining_address: config.mining.address,
             peers: Some(self.peers.clone()),
+            private_broadcast: config.peers.private_broadcast,
             disk_bytes: Box::new(move || folder_bytes(&database)),
             notices,
             shutdown: stop.requested.clone(),

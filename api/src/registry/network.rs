@@ -68,6 +68,14 @@ const KNOWN_ADDRESS: Kind = Kind::Object(&[
     Field::new("network", Kind::Text, "ipv4, ipv6 or onion."),
 ]);
 
+const ON_ITS_WAY: Kind = Kind::Object(&[
+    Field::new("txid", Kind::Hash, "The transaction."),
+    Field::new("wtxid", Kind::Hash, "With its witnesses."),
+    Field::new("hex", Kind::Hex, "Its bytes."),
+    Field::new("time_added", Kind::Integer, "Unix time at which it was handed in."),
+    Field::new("peers", Kind::Array(&Kind::Text), "Peers that took it."),
+]);
+
 const ADDED: Kind = Kind::Object(&[
     Field::new("addednode", Kind::Text, "As it was given."),
     Field::new("connected", Kind::Bool, "Whether a connection to it is up."),
@@ -163,6 +171,20 @@ pub(super) const METHODS: &[Method] = &[
         &[Param::optional("node", Kind::Text, "all", "One of them.")],
         Kind::Array(&ADDED),
         "Nodes to which a connection is kept.",
+    ),
+    row(
+        Group::Read,
+        "getprivatebroadcastinfo",
+        &[],
+        Kind::Object(&[Field::new("transactions", Kind::Array(&ON_ITS_WAY), "What was sent and has not come back.")]),
+        "Transactions on their way by --private-broadcast.",
+    ),
+    row(
+        Group::Control,
+        "abortprivatebroadcast",
+        &[Param::required("txid", Kind::Hash, "The transaction.")],
+        Kind::Object(&[Field::new("removed_transactions", Kind::Array(&ON_ITS_WAY), "What was given up.")]),
+        "Sends a transaction to no more peers; those that have it may still pass it on.",
     ),
     row(Group::Control, "ping", &[], Kind::Null, "Asks every peer to answer; getpeerinfo then shows how long it took."),
     row(

@@ -138,6 +138,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(
         PEERS,
+        "private-broadcast",
+        Shape::Flag,
+        "",
+        "Send transactions handed in by RPC over short connections of their own through --proxy, so that no peer can \
+         tell whose they are; they show up here once they come back",
+    ),
+    option(
+        PEERS,
         "lasting-identity",
         Shape::Flag,
         "",

@@ -42,6 +42,8 @@ pub struct RpcContext {
     pub mining_address: Option<Address>,
     /// Other nodes, unless this one runs alone.
     pub peers: Option<Arc<PeerNetwork>>,
+    /// Whether transactions that are handed in leave over connections of their own.
+    pub private_broadcast: bool,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What was found at the start and the operator should know.

@@ -206,7 +206,7 @@ impl Core {
 
     async fn dial(self: Arc<Self>, address: PeerAddress) {
         let dialled = async {
-            let mut stream = dial::connect(address, self.proxy).await.map_err(GreetError::Io)?;
+            let mut stream = dial::connect(address, self.proxy, false).await.map_err(GreetError::Io)?;
             let greeted = conn::greet(&mut stream, self.handshake(Role::Initiator), None).await?;
             Ok::<_, GreetError>((stream, greeted))
         };

@@ -142,6 +142,13 @@ impl Parts {
         match link {
             Link::Feeler => return self.close(desk, id, Ending::Finished),
             Link::AddressFetch => return self.ask_addresses(desk, id),
+            Link::PrivateBroadcast => {
+                let relays = relay && bits & services::TRANSACTIONS != 0;
+                if !self.private.ready(desk, id, &address, relays) {
+                    self.close(desk, id, Ending::Finished);
+                }
+                return;
+            }
             Link::Inbound | Link::OutboundFull | Link::BlockOnly | Link::Manual => {}
         }
         self.gossip.insert(id, addresses::AddressPeer::new(desk.now));
@@ -185,6 +192,13 @@ impl Parts {
         let Some(peer) = self.peers.get_mut(&id).filter(|peer| !peer.closing) else { return };
         peer.heard = desk.monotonic();
         let greeted = peer.hello.is_some();
+        if greeted && peer.link == Link::PrivateBroadcast {
+            let address = peer.address;
+            if let Some(ending) = self.private.on_message(desk, id, &address, &message) {
+                self.close(desk, id, ending);
+            }
+            return;
+        }
         match message {
             // Whoever only wants the genesis file need not introduce himself.
             Message::GetGenesis if !peer.genesis_sent => {
@@ -357,6 +371,9 @@ impl Parts {
         let Some(peer) = self.peers.remove(&id) else { return };
         self.nonces.remove(&peer.nonce);
         self.gossip.remove(&id);
+        if peer.link == Link::PrivateBroadcast {
+            self.private.gone(&peer.address);
+        }
         if peer.hello.is_none() {
             if !peer.link.is_inbound() {
                 self.outbound.failed(&peer.address, desk.now, desk.rng);
@@ -395,13 +412,14 @@ impl Parts {
                 ended.push((peer.id, Ending::Finished));
             } else if now.saturating_sub(peer.heard) >= INACTIVITY_TIMEOUT {
                 ended.push((peer.id, Ending::Silent));
-            } else if peer.ping.is_none() && now >= peer.next_ping {
+            } else if peer.ping.is_none() && now >= peer.next_ping && peer.link != Link::PrivateBroadcast {
                 let nonce = desk.rng.random();
                 peer.ping = Some((nonce, now));
                 peer.next_ping = now + PING_INTERVAL;
                 desk.actions.push(Action::Send(peer.id, Message::Ping(nonce)));
             }
         }
+        ended.extend(self.private.overdue(now).into_iter().map(|id| (id, Ending::Stalling("private broadcast"))));
         for (id, ending) in ended {
             self.close(desk, id, ending);
         }
@@ -457,7 +475,8 @@ impl Parts {
 
     /// Asks every peer to answer.
     pub fn ping_all(&mut self, desk: &mut Desk<'_>) {
-        for peer in self.peers.values_mut().filter(|peer| peer.is_ready() && peer.ping.is_none()) {
+        let asked = |peer: &&mut Peer| peer.is_ready() && peer.ping.is_none() && peer.link != Link::PrivateBroadcast;
+        for peer in self.peers.values_mut().filter(asked) {
             let nonce = desk.rng.random();
             peer.ping = Some((nonce, desk.now.monotonic));
             desk.actions.push(Action::Send(peer.id, Message::Ping(nonce)));

@@ -1,7 +1,7 @@
 //! Addresses between peers, bans, and outgoing connections: what the parts for them are asked, and when.
 
 use super::bans::Subnet;
-use super::interface::{Desk, Ending, Link, PeerId};
+use super::interface::{Action, Desk, Ending, Link, PeerId};
 use super::outbound::Connection;
 use super::peer::Peer;
 use super::penalty::Offence;
@@ -125,6 +125,7 @@ impl Parts {
             self.outbound.tick(desk.now, desk.rng, &mut self.addresses, &self.bans, &connections, self.tip_at);
         desk.actions.extend(decided);
         let now = desk.monotonic();
+        self.send_privately(desk, &connections);
         if now >= self.next_own {
             let jitter = Duration::from_secs(desk.rng.random_range(0..600));
             self.next_own = now + OWN_INTERVAL + jitter;
@@ -147,6 +148,19 @@ impl Parts {
             self.next_own = Duration::ZERO;
         }
         self.mapped = address;
+    }
+
+    /// Dials for the transactions that are to leave without a trace.
+    fn send_privately(&mut self, desk: &mut Desk<'_>, connections: &[Connection]) {
+        let now = desk.monotonic();
+        while let Some(wtxid) = self.private.wanted(now) {
+            let told = |address: &PeerAddress| self.private.has_told(&wtxid, address);
+            let (outbound, addresses) = (&mut self.outbound, &mut self.addresses);
+            let dial = outbound.dial_privately(told, desk.now, desk.rng, addresses, &self.bans, connections);
+            let Some(dial) = dial else { return };
+            self.private.dialled(dial.address, wtxid, now);
+            desk.actions.push(Action::Dial(dial));
+        }
     }
 
     /// This node's own addresses as peers are told them.
@@ -172,8 +186,8 @@ impl Parts {
         if records.is_empty() {
             return;
         }
-        for peer in self.peers.values().filter(|peer| peer.is_ready() && peer.link != Link::BlockOnly) {
-            desk.actions.push(super::interface::Action::Send(peer.id, Message::Addresses(records.clone())));
+        for peer in self.peers.values().filter(|peer| peer.is_ready() && peer.link.relays_transactions()) {
+            desk.actions.push(Action::Send(peer.id, Message::Addresses(records.clone())));
         }
     }
 
@@ -195,7 +209,8 @@ impl Parts {
         self.next_find = Some(now + FIND_INTERVAL);
         let height = missing.height.get();
         tracing::info!(height, "no peer serves this block; asking who does");
-        let ready: Vec<PeerId> = self.peers.values().filter(|peer| peer.is_ready()).map(|peer| peer.id).collect();
+        let ready = self.peers.values().filter(|peer| peer.is_ready() && peer.link.relays_blocks());
+        let ready: Vec<PeerId> = ready.map(|peer| peer.id).collect();
         for id in ready {
             self.ask_who_serves(desk, id, height);
         }

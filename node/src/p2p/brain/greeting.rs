@@ -36,6 +36,9 @@ pub struct Introduction<'a> {
 impl Introduction<'_> {
     /// As a message.
     pub fn hello(&self) -> Hello {
+        if self.link == Link::PrivateBroadcast {
+            return self.anonymous();
+        }
         Hello {
             version: PROTOCOL_VERSION,
             agent: self.agent.to_owned(),
@@ -46,6 +49,24 @@ impl Introduction<'_> {
             listen_port: self.listen_port,
             relay: self.link.relays_transactions(),
             time: self.time,
+            extras: Vec::new(),
+        }
+    }
+}
+
+impl Introduction<'_> {
+    /// One that all nodes say alike: on a connection that must not lead back to this one.
+    fn anonymous(&self) -> Hello {
+        Hello {
+            version: PROTOCOL_VERSION,
+            agent: "/Setara/".to_owned(),
+            services: 0,
+            fork_id: fork_id(self.network),
+            serves: (0, 0),
+            nonce: self.nonce,
+            listen_port: 0,
+            relay: false,
+            time: 0,
             extras: Vec::new(),
         }
     }

@@ -31,6 +31,8 @@ pub enum Link {
     Manual,
     /// Dialled for its addresses only; ends once they came.
     AddressFetch,
+    /// Dialled to hand over one transaction; ends once it has it.
+    PrivateBroadcast,
 }
 
 impl Link {
@@ -46,7 +48,7 @@ impl Link {
 
     /// Whether blocks are exchanged.
     pub const fn relays_blocks(self) -> bool {
-        !matches!(self, Self::Feeler | Self::AddressFetch)
+        !matches!(self, Self::Feeler | Self::AddressFetch | Self::PrivateBroadcast)
     }
 }
 

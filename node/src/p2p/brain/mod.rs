@@ -29,6 +29,7 @@ pub mod outbound;
 pub mod peer;
 pub mod penalty;
 pub mod presync;
+pub mod private;
 pub mod rejects;
 pub mod relay;
 pub mod requests;
@@ -47,6 +48,7 @@ use download::Download;
 use interface::{Actions, Desk, Event, PeerId};
 use outbound::{Outbound, OutboundConfig};
 use peer::Peer;
+use private::PrivateBroadcast;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use relay::TransactionRelay;
@@ -178,6 +180,8 @@ pub struct Parts {
     pub relay: TransactionRelay,
     /// New blocks.
     pub blocks: BlockRelay,
+    /// Own transactions that are sent without a trace.
+    pub private: PrivateBroadcast,
     /// When the tip last moved.
     tip_at: Duration,
     /// The lowest missing body of the best headers, and since when it is missing.
@@ -238,6 +242,7 @@ impl Parts {
             download: Download::new(),
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(options.upload_target),
+            private: PrivateBroadcast::default(),
             tip_at: Duration::ZERO,
             awaited: None,
             caught_up: false,
@@ -268,6 +273,7 @@ impl Parts {
                 if ourselves {
                     self.outbound.learn_own(address);
                 }
+                self.private.gone(&address);
                 self.outbound.failed(&address, desk.now, desk.rng);
             }
             Event::Disconnected { peer } => self.disconnected(desk, peer),
@@ -278,7 +284,10 @@ impl Parts {
             Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, &result),
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
-            Event::MempoolGrew(transactions) => self.relay.on_mempool_grew(desk, &transactions),
+            Event::MempoolGrew(transactions) => {
+                self.private.heard(transactions.iter().map(|(wtxid, _)| *wtxid));
+                self.relay.on_mempool_grew(desk, &transactions);
+            }
             Event::Sent(bytes) => self.blocks.note_sent(desk, bytes),
             Event::Mapped(address) => self.mapped(address),
             Event::Tick => self.tick(desk),

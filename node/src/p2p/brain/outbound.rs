@@ -51,6 +51,8 @@ const PUNISHED: Duration = Duration::from_secs(600);
 const FAILURES_MAX: usize = 4_096;
 /// Addresses looked at to find one that fits (Core's 100).
 const TRIES: usize = 100;
+/// The same, to find one that has not been told a transaction yet; the next tick tries again.
+const PRIVATE_TRIES: usize = 10;
 /// Knowing fewer addresses than this, those of the genesis file are asked for help (AE10: not otherwise).
 const FEW_ADDRESSES: usize = 16;
 /// A directory of nodes that was asked rests so long; half a minute while few addresses are known.
@@ -287,6 +289,31 @@ impl Outbound {
         }
         self.feel(now, rng, addresses, bans, connections, &mut actions);
         actions
+    }
+
+    /// One more peer to hand a transaction to, if anybody is left who may be dialled unasked and was not `told` before.
+    pub fn dial_privately(
+        &mut self,
+        told: impl Fn(&PeerAddress) -> bool,
+        now: Now,
+        rng: &mut StdRng,
+        addresses: &mut Addresses,
+        bans: &Bans,
+        connections: &[Connection],
+    ) -> Option<Dial> {
+        if !self.active || !self.config.connect.is_empty() || self.dialling.len() >= DIALS_MAX {
+            return None;
+        }
+        let link = Link::PrivateBroadcast;
+        for _ in 0..PRIVATE_TRIES {
+            let address = self.choose(link, now, rng, addresses, bans, connections)?;
+            if !told(&address) {
+                self.dialling.insert(address, (link, now.monotonic));
+                addresses.attempt(&address, now);
+                return Some(Dial { address, link });
+            }
+        }
+        None
     }
 
     fn wanted(&mut self, time: Duration, rng: &mut StdRng, connections: &[Connection], stale: bool) -> Option<Link> {

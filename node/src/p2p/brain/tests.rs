@@ -1,5 +1,7 @@
 //! The brain as a whole: greeting, pings, and who is blamed for what.
 
+mod private;
+
 use super::interface::{Action, Ending, Event, Link};
 use super::penalty::{self, BlockSource, Offence, Penalty};
 use super::*;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::timeout;
+use tokio_socks::TargetAddr;
 use tokio_socks::tcp::Socks5Stream;
 
 /// From the first packet to a connected socket; a proxy builds its circuits in this time, too.
@@ -15,26 +16,41 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const PROXY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Connects to a peer. With a proxy everything goes through it, so that nothing is said about this node's own address.
-pub async fn connect(address: PeerAddress, proxy: Option<SocketAddr>) -> io::Result<TcpStream> {
+/// An isolated connection says a name of its own to the proxy: Tor builds a circuit for each name.
+pub async fn connect(address: PeerAddress, proxy: Option<SocketAddr>, isolated: bool) -> io::Result<TcpStream> {
     match (proxy, address.socket()) {
         (None, Some(socket)) => timeout(CONNECT_TIMEOUT, TcpStream::connect(socket)).await.map_err(late)?,
         (None, None) => Err(io::Error::other("onion addresses need a proxy (--proxy)")),
-        (Some(proxy), _) => through(proxy, address, PROXY_TIMEOUT).await,
+        (Some(proxy), _) => through(proxy, address, isolated, PROXY_TIMEOUT).await,
     }
 }
 
 /// By a proxy, which may be as hostile as a peer (TH12): `tokio-socks` reads its answers into 513 bytes, exactly as many of
 /// them as the answer says, at most 262; how slowly they may come is bounded here.
-async fn through(proxy: SocketAddr, address: PeerAddress, patience: Duration) -> io::Result<TcpStream> {
+async fn through(
+    proxy: SocketAddr,
+    address: PeerAddress,
+    isolated: bool,
+    patience: Duration,
+) -> io::Result<TcpStream> {
     let target = match (address.host, address.socket()) {
         (NetAddress::Onion(_), _) | (_, None) => {
             let name = address.to_string();
             let host = name.rsplit_once(':').map_or(name.as_str(), |(host, _)| host).to_owned();
-            timeout(patience, Socks5Stream::connect(proxy, (host, address.port))).await
+            TargetAddr::Domain(host.into(), address.port)
         }
-        (_, Some(socket)) => timeout(patience, Socks5Stream::connect(proxy, socket)).await,
+        (_, Some(socket)) => TargetAddr::Ip(socket),
     };
-    let stream = target.map_err(late)?.map_err(|error| io::Error::other(format!("proxy {proxy}: {error}")))?;
+    let dialled = async {
+        if isolated {
+            let name = hex::encode(rand::random::<[u8; 16]>());
+            Socks5Stream::connect_with_password(proxy, target, &name, &name).await
+        } else {
+            Socks5Stream::connect(proxy, target).await
+        }
+    };
+    let stream = timeout(patience, dialled).await.map_err(late)?;
+    let stream = stream.map_err(|error| io::Error::other(format!("proxy {proxy}: {error}")))?;
     Ok(stream.into_inner())
 }
 
@@ -101,7 +117,7 @@ mod tests {
                 request
             });
             let dialled = async {
-                let mut stream = through(proxy, to, patience).await?;
+                let mut stream = through(proxy, to, false, patience).await?;
                 let mut rest = Vec::new();
                 stream.read_to_end(&mut rest).await?;
                 Ok(rest)
@@ -160,6 +176,37 @@ mod tests {
             let error = result.map(|_| ()).unwrap_err();
             assert!(error.to_string().starts_with("proxy 127.0.0.1:"), "{what:?}: {error}");
         }
+    }
+
+    /// MP12. Each isolated connection has a name of its own, in SOCKS's own way (RFC 1929).
+    #[tokio::test]
+    async fn mp12_isolated_connections_have_names_of_their_own() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let proxy = listener.local_addr().unwrap();
+        let served = tokio::spawn(async move {
+            let mut names = Vec::new();
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut hello = [0; 4];
+                stream.read_exact(&mut hello).await.unwrap();
+                assert_eq!((hello[..2].to_vec(), hello[2..].contains(&2)), (vec![5, 2], true), "a password is offered");
+                stream.write_all(&[5, 2]).await.unwrap();
+                let mut name = vec![0; 2 + 32 + 1 + 32];
+                stream.read_exact(&mut name).await.unwrap();
+                assert_eq!((name[..2].to_vec(), name[34]), (vec![1, 32], 32));
+                stream.write_all(&[1, 0]).await.unwrap();
+                let mut request = [0; 10];
+                stream.read_exact(&mut request).await.unwrap();
+                stream.write_all(&CONNECTED).await.unwrap();
+                names.push(name[2..34].to_vec());
+            }
+            names
+        });
+        for _ in 0..2 {
+            drop(through(proxy, peer(), true, PATIENCE).await.unwrap());
+        }
+        let names = served.await.unwrap();
+        assert_ne!(names[0], names[1]);
     }
 
     /// TH12. A proxy that is silent, or slow without end, costs a dial and its deadline.

@@ -137,11 +137,14 @@ impl Core {
             let event = Event::DialFailed { address, link, ourselves };
             let _ = self.office.events.send(Inbound { event, permit: None }).await;
         };
-        let mut stream = match dial::connect(address, self.proxy).await {
+        // What must not lead back to this node shares neither a circuit nor a key with its other connections.
+        let private = link == Link::PrivateBroadcast;
+        let fresh = private.then(StaticKey::generate);
+        let mut stream = match dial::connect(address, self.proxy, private).await {
             Ok(stream) => stream,
             Err(error) => return failed(error.to_string(), false).await,
         };
-        let handshake = conn::handshake(Role::Initiator, &self.key, &self.office.chain);
+        let handshake = conn::handshake(Role::Initiator, fresh.as_ref().unwrap_or(&self.key), &self.office.chain);
         match conn::greet(&mut stream, handshake, None).await {
             Ok(greeted) => self.adopt(stream, greeted, link, address).await,
             Err(error) => {

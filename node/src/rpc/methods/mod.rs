@@ -80,6 +80,8 @@ pub fn handler(name: &str) -> Option<Handler> {
         "addnode" => Work(network::addnode),
         "disconnectnode" => Work(network::disconnectnode),
         "getaddednodeinfo" => Work(network::getaddednodeinfo),
+        "getprivatebroadcastinfo" => Work(network::getprivatebroadcastinfo),
+        "abortprivatebroadcast" => Work(network::abortprivatebroadcast),
         "ping" => Work(network::ping),
         "setban" => Work(network::setban),
         "listbanned" => Work(network::listbanned),

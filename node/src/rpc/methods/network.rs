@@ -1,12 +1,15 @@
 //! Other nodes, and waiting for blocks. What is asked of the peer-to-peer network is asked of its brain, in its thread.
 
 use super::stopping;
+use super::transactions::refused;
 use crate::chain::{HeaderPoint, TipInfo};
+use crate::mempool::MempoolError;
 use crate::p2p::brain::Parts;
 use crate::p2p::brain::bans::{BAN_SECONDS, Subnet};
 use crate::p2p::brain::blocks::UPLOAD_PERIOD;
 use crate::p2p::brain::interface::{Action, Desk, Dial, Ending, Link, PeerId};
 use crate::p2p::brain::peer::Peer;
+use crate::p2p::brain::private::Sending;
 use crate::p2p::limits::PROTOCOL_VERSION;
 use crate::p2p::message::{NetAddress, PeerAddress, services};
 use crate::p2p::shell::PeerNetwork;
@@ -18,7 +21,9 @@ use crate::rpc::envelope::Outcome;
 use crate::rpc::error::RpcError;
 use serde_json::{Value, json};
 use setara_api::error::ErrorCode;
+use setara_core::codec::encode;
 use setara_core::hash::BlockHash;
+use setara_core::transaction::Transaction;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -95,6 +100,7 @@ const fn link_name(link: Link) -> &'static str {
         Link::Feeler => "feeler",
         Link::Manual => "manual",
         Link::AddressFetch => "addr-fetch",
+        Link::PrivateBroadcast => "private-broadcast",
     }
 }
 
@@ -337,6 +343,48 @@ pub(super) fn getaddednodeinfo(context: &RpcContext, args: &Args) -> Outcome {
         json!({"addednode": address.to_string(), "connected": !open.is_empty(), "addresses": addresses})
     });
     answer(&shown.collect::<Vec<_>>())
+}
+
+/// Hands a transaction that the mempool would take to the network, for it alone.
+pub(super) fn send_privately(context: &RpcContext, transaction: Transaction) -> Outcome {
+    let (txid, now) = (transaction.txid(), context.clock.unix_seconds());
+    match context.mempool.test(transaction.clone()) {
+        Ok(_) => {}
+        // It has come back, or others knew it before.
+        Err(MempoolError::AlreadyInMempool) => return answer(&txid),
+        Err(error) => return Err(refused(&error)),
+    }
+    let taken = network(context)?.ask(move |parts, _| parts.private.add(transaction, now)).ok_or_else(stopping)?;
+    taken.map_err(|full| RpcError::misc(full.to_string()))?;
+    answer(&txid)
+}
+
+fn on_its_way(sending: &Sending) -> Value {
+    let peers: Vec<String> = sending.told.iter().map(PeerAddress::to_string).collect();
+    json!({
+        "txid": sending.ids.txid,
+        "wtxid": sending.ids.wtxid,
+        "hex": hex::encode(encode(&*sending.transaction)),
+        "time_added": sending.since,
+        "peers": peers,
+    })
+}
+
+pub(super) fn getprivatebroadcastinfo(context: &RpcContext, _: &Args) -> Outcome {
+    let waiting = network(context)?.ask(|parts, _| parts.private.waiting().cloned().collect::<Vec<_>>());
+    let shown: Vec<Value> = waiting.ok_or_else(stopping)?.iter().map(on_its_way).collect();
+    answer(&json!({ "transactions": shown }))
+}
+
+pub(super) fn abortprivatebroadcast(context: &RpcContext, args: &Args) -> Outcome {
+    let txid = args.txid("txid")?;
+    let given_up = network(context)?.ask(move |parts, _| parts.private.abort(txid)).ok_or_else(stopping)?;
+    if given_up.is_empty() {
+        let message = "Transaction not in private broadcast queue. Check getprivatebroadcastinfo.";
+        return Err(RpcError::new(ErrorCode::INVALID_ADDRESS_OR_KEY, message));
+    }
+    let shown: Vec<Value> = given_up.iter().map(on_its_way).collect();
+    answer(&json!({ "removed_transactions": shown }))
 }
 
 pub(super) fn ping(context: &RpcContext, _: &Args) -> Outcome {

@@ -1,7 +1,7 @@
 //! Building, decoding, sending transactions.
 
 use super::blockchain::{found_block, place};
-use super::{found_header, store_failed};
+use super::{found_header, network, store_failed};
 use crate::chain::View;
 use crate::mempool::{Accepted, MempoolError, PACKAGE_TRANSACTIONS_MAX, Refusal};
 use crate::rpc::args::{self, Args};
@@ -164,10 +164,16 @@ fn to_send(args: &Args) -> Result<Transaction, RpcError> {
 
 pub(super) fn sendrawtransaction(context: &RpcContext, args: &Args) -> Outcome {
     let transaction = to_send(args)?;
+    if context.private_broadcast {
+        return network::send_privately(context, transaction);
+    }
     accepted(transaction.txid(), context.mempool.submit(transaction))
 }
 
 pub(super) fn send_all(context: &RpcContext, calls: &[&Args]) -> Vec<Outcome> {
+    if context.private_broadcast {
+        return calls.iter().map(|args| sendrawtransaction(context, args)).collect();
+    }
     let mut transactions = Vec::new();
     let read: Vec<Result<TxId, RpcError>> = calls
         .iter()

@@ -106,6 +106,7 @@ impl TestNode {
             miner: None,
             mining_address,
             peers: None,
+            private_broadcast: false,
             disk_bytes: Box::new(|| 0),
             notices: Vec::new(),
             shutdown: shutdown.clone(),
