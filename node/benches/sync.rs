@@ -85,6 +85,7 @@ impl Node {
             listen_port: 0,
             allow_private: true,
             inbound_max: 16,
+            upload_target: None,
             only: connect.iter().map(|address| (*address).into()).collect(),
             manual: Vec::new(),
             external: Vec::new(),
@@ -95,6 +96,7 @@ impl Node {
         let options = NetworkOptions {
             listen: connect.is_empty().then_some((Ipv4Addr::LOCALHOST, 0).into()),
             proxy: None,
+            map_port: false,
             lasting_identity: false,
             brain,
             folder: directory.path().to_owned(),

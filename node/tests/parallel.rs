@@ -30,7 +30,7 @@ fn the_first_bad_signature_is_named_wherever_it_stands() {
         .map(|threads| Verifier::new(Arc::clone(&network), Arc::new(KnownSignatures::default()), Some(threads)));
     let good = builder.build(payments.clone());
     for pool in &pools {
-        let checked = pool.check(good.clone()).unwrap();
+        let (checked, _) = pool.check(good.clone()).unwrap();
         assert_eq!(pool.verify(&checked), Ok(()));
     }
     for place in (0..PAYMENTS).step_by(37).chain([1, 511, 512, 513, 1_023, 1_024, PAYMENTS - 1]) {
@@ -45,7 +45,7 @@ fn the_first_bad_signature_is_named_wherever_it_stands() {
         let alone = verify_all(&signatures.checks, &mut rand::rng()).map_err(|index| signatures.error(index));
         assert_eq!(alone, Err(RuleError::BadSignature { transaction: place as u64 + 1 }));
         for pool in &pools {
-            let checked = pool.check(block.clone()).unwrap();
+            let (checked, _) = pool.check(block.clone()).unwrap();
             assert_eq!(pool.verify(&checked), alone, "place {place}");
         }
     }

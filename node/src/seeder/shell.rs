@@ -11,13 +11,12 @@ use crate::datadir::{DataDir, DataDirError};
 use crate::p2p::brain::interface::PeerId;
 use crate::p2p::message::{Message, PeerAddress};
 use crate::p2p::shell::conn::{self, GreetError, Greeted};
+use crate::p2p::shell::door::Door;
 use crate::p2p::shell::files::{self, Files};
 use crate::p2p::shell::frames::Received;
-use crate::p2p::shell::gate::Gate;
 use crate::p2p::shell::noise::{Handshake, HandshakeError, Role, StaticKey};
 use crate::p2p::shell::{NetworkError, dial, listen};
 use crate::{p2p, signals, telemetry};
-use parking_lot::Mutex;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io;
@@ -129,18 +128,14 @@ async fn serve(
         onion: peers.proxy.is_some(),
     };
     let paths = Paths::new(directory.path());
-    let crawler = Crawler::new(
-        options,
-        remember(&paths.book).as_deref(),
-        remember(&paths.directory).as_deref(),
-        rand::random(),
-    );
+    let crawler =
+        Crawler::new(options, remember(&paths.book).as_deref(), remember(&paths.directory).as_deref(), rand::random());
     let (events, inbound) = mpsc::channel(EVENTS_MAX);
     let core = Arc::new(Core {
         key: StaticKey::generate(),
         network: network.clone(),
         proxy: peers.proxy,
-        gate: Mutex::new(Gate::new(peers.allow_private)),
+        door: Door::new(peers.allow_private),
         next_peer: AtomicU64::new(1),
         clock,
         stop,
@@ -188,7 +183,7 @@ struct Core {
     key: StaticKey,
     network: Arc<setara_core::network::Network>,
     proxy: Option<SocketAddr>,
-    gate: Mutex<Gate>,
+    door: Arc<Door>,
     next_peer: AtomicU64,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
@@ -302,13 +297,14 @@ async fn accept(core: Arc<Core>, listener: TcpListener) {
                 continue;
             }
         };
-        if !core.gate.lock().admit(address.ip(), core.clock.monotonic()) {
-            continue;
-        }
+        let Some(place) = core.door.admit(address.ip(), core.clock.monotonic()) else { continue };
         let core = core.clone();
         tokio::spawn(async move {
-            let greeted = conn::greet(&mut stream, core.handshake(Role::Answerer), None).await;
-            core.gate.lock().done();
+            let greeted = tokio::select! {
+                () = place.given_up() => return,
+                greeted = conn::greet(&mut stream, core.handshake(Role::Answerer), None) => greeted,
+            };
+            drop(place);
             match greeted {
                 Ok(greeted) => core.converse(stream, greeted, address.into(), true).await,
                 Err(error) => tracing::debug!(peer = %address, %error, "refused a caller"),

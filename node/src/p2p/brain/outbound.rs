@@ -458,7 +458,9 @@ impl Outbound {
             return None;
         }
         let directories = self.config.bootstrap.iter().filter(|address| {
-            addresses.get(address).is_some_and(|entry| entry.last_success != 0 && entry.services & services::BLOCKS == 0)
+            addresses
+                .get(address)
+                .is_some_and(|entry| entry.last_success != 0 && entry.services & services::BLOCKS == 0)
         });
         let fits = |address: &&PeerAddress| self.fits(address, Link::AddressFetch, now, addresses, bans, connections);
         let directory = directories.filter(|_| self.dialling.len() < DIALS_MAX).copied().find(|address| fits(&address));

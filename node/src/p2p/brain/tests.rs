@@ -312,7 +312,8 @@ fn ae10_a_directory_is_asked_and_left() {
         links.next()
     };
     for (manual, bootstrap) in [(vec![seeder], Vec::new()), (Vec::new(), vec![seeder])] {
-        let mut node = Node::with(1, |options| (options.manual, options.bootstrap) = (manual.clone(), bootstrap.clone()));
+        let mut node =
+            Node::with(1, |options| (options.manual, options.bootstrap) = (manual.clone(), bootstrap.clone()));
         let link = dials(&node.passes(1)).expect("the seeder is dialled");
         let ask = |node: &mut Node, peer: u64, link| {
             node.handle(Event::Connected { peer: PeerId(peer), link, address: seeder, version: 1 });

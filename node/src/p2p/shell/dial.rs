@@ -27,12 +27,7 @@ pub async fn connect(address: PeerAddress, proxy: Option<SocketAddr>, isolated: 
 
 /// By a proxy, which may be as hostile as a peer (TH12): `tokio-socks` reads its answers into 513 bytes, exactly as many of
 /// them as the answer says, at most 262; how slowly they may come is bounded here.
-async fn through(
-    proxy: SocketAddr,
-    address: PeerAddress,
-    isolated: bool,
-    patience: Duration,
-) -> io::Result<TcpStream> {
+async fn through(proxy: SocketAddr, address: PeerAddress, isolated: bool, patience: Duration) -> io::Result<TcpStream> {
     let target = match (address.host, address.socket()) {
         (NetAddress::Onion(_), _) | (_, None) => {
             let name = address.to_string();

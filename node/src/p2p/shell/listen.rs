@@ -1,7 +1,6 @@
 //! Listening: accepts, admits by the gate, shakes hands, and hands the connection on.
 
 use super::conn;
-use super::gate::{Admission, Ticket};
 use super::network::Core;
 use super::noise::Role;
 use crate::p2p::brain::interface::Link;
@@ -10,7 +9,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
-use tokio_util::sync::CancellationToken;
 
 /// Connections that the system holds until they are accepted.
 const BACKLOG: u32 = 128;
@@ -40,40 +38,20 @@ pub(super) async fn accept(core: Arc<Core>, listener: TcpListener) {
                 continue;
             }
         };
-        let Some((ticket, given_up)) = core.admit(address.ip()) else { continue };
+        let Some(place) = core.door.admit(address.ip(), core.office.clock.monotonic()) else { continue };
         let core = core.clone();
         tokio::spawn(async move {
             let handshake = conn::handshake(Role::Answerer, &core.key, &core.office.chain);
             let greeted = tokio::select! {
                 () = core.stop.cancelled() => return,
-                () = given_up.cancelled() => return,
+                () = place.given_up() => return,
                 greeted = conn::greet(&mut stream, handshake, None) => greeted,
             };
-            core.leave_gate(ticket);
+            drop(place);
             match greeted {
                 Ok(greeted) => core.adopt(stream, greeted, Link::Inbound, address.into()).await,
                 Err(error) => tracing::info!(peer = %address, %error, "refused an incoming connection"),
             }
         });
-    }
-}
-
-impl Core {
-    /// Whether a handshake may begin, and what tells it that its place was given to another.
-    fn admit(&self, address: std::net::IpAddr) -> Option<(Ticket, CancellationToken)> {
-        let mut gate = self.gate.lock();
-        let Admission { ticket, instead_of } = gate.admit(address, self.office.clock.monotonic())?;
-        let mut shaking = self.shaking.lock();
-        if let Some(given_up) = instead_of.and_then(|ticket| shaking.remove(&ticket)) {
-            given_up.cancel();
-        }
-        let given_up = CancellationToken::new();
-        shaking.insert(ticket, given_up.clone());
-        Some((ticket, given_up))
-    }
-
-    fn leave_gate(&self, ticket: Ticket) {
-        self.gate.lock().done(ticket);
-        self.shaking.lock().remove(&ticket);
     }
 }

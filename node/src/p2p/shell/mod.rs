@@ -8,6 +8,7 @@
 
 pub mod conn;
 pub mod dial;
+pub mod door;
 pub mod files;
 pub mod frames;
 pub mod gate;

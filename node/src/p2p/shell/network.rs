@@ -9,8 +9,8 @@
 //! ```
 
 use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office};
+use super::door::Door;
 use super::files::{self, Files};
-use super::gate::{Gate, Ticket};
 use super::noise::{HandshakeError, Role, StaticKey};
 use super::outbox::{Item, Outbox};
 use super::stats::Stats;
@@ -91,9 +91,7 @@ type Question = Box<dyn FnOnce(&mut Parts, &mut Desk<'_>) + Send>;
 /// What connections, dials and the loop share.
 pub(super) struct Core {
     pub office: Office,
-    pub gate: Mutex<Gate>,
-    /// Handshakes that the gate has admitted.
-    pub shaking: Mutex<BTreeMap<Ticket, CancellationToken>>,
+    pub door: Arc<Door>,
     pub key: StaticKey,
     pub stop: CancellationToken,
     proxy: Option<SocketAddr>,
@@ -199,8 +197,7 @@ impl PeerNetwork {
         let wish = wish.and_then(|listening| nat::Wish::of(listening, brain_options.allow_private));
         let core = Arc::new(Core {
             office,
-            gate: Mutex::new(Gate::new(brain_options.allow_private)),
-            shaking: Mutex::default(),
+            door: Door::new(brain_options.allow_private),
             key,
             stop,
             proxy: options.proxy,

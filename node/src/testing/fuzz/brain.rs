@@ -63,6 +63,7 @@ pub fn run(data: &[u8]) {
         listen_port: 4_000,
         allow_private: shape & 1 != 0,
         inbound_max: usize::from(shape >> 4),
+        upload_target: None,
         only: Vec::new(),
         manual: some(2, host(1)),
         external: some(4, host(200)),

@@ -29,7 +29,8 @@ pub fn run(data: &[u8]) {
     let mut input = Input(data);
     let block = &blocks()[input.below(blocks().len())];
     let (known, prefilled, nonce) = (input.u16(), input.u16(), u64::from(input.u8()));
-    let shared: Vec<(WtxId, Arc<Transaction>)> = block.transactions.iter().map(|t| (t.wtxid(), Arc::new(t.clone()))).collect();
+    let shared: Vec<(WtxId, Arc<Transaction>)> =
+        block.transactions.iter().map(|t| (t.wtxid(), Arc::new(t.clone()))).collect();
     let prefill: Vec<u32> = (0..shared.len() as u32).filter(|index| prefilled >> (index % 16) & 1 == 1).collect();
     let mut compact = CompactBlock::new(block.header, block.coinbase.clone(), &shared, nonce, &prefill);
     let limit = if input.u8() == 255 { 400 } else { world().network.max_block_bytes };

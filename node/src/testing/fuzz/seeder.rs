@@ -59,7 +59,10 @@ pub fn run(data: &[u8]) {
         onion: false,
     };
     let again = Crawler::new(options, Some(&book), Some(&directory), [6; 32]);
-    assert_eq!((again.book().len(), again.directory().len()), (run.crawler.book().len(), run.crawler.directory().len()));
+    assert_eq!(
+        (again.book().len(), again.directory().len()),
+        (run.crawler.book().len(), run.crawler.directory().len())
+    );
     assert!(run.crawler.directory().len() <= run.reached.len());
 }
 
