@@ -8,6 +8,7 @@
 mod compact;
 mod downloads;
 mod find;
+mod idle;
 mod liar;
 mod node;
 mod overlay;
