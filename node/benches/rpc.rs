@@ -85,6 +85,7 @@ fn node(runtime: &Runtime, network: &Arc<Network>) -> Node {
         miner: None,
         mining_address: None,
         peers: None,
+        private_broadcast: false,
         disk_bytes: Box::new(|| 0),
         notices: Vec::new(),
         shutdown,

@@ -140,7 +140,7 @@ impl Peer {
             assert!(Instant::now() < end, "gave up waiting for {what}");
             match self.stream.read(&mut bytes) {
                 Ok(0) => panic!("the node ended the connection before {what}"),
-                Ok(read) => self.take(&bytes[..read].to_vec()),
+                Ok(read) => self.take(&bytes[..read]),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(error) => panic!("{error} before {what}"),
             }
@@ -284,7 +284,11 @@ fn th8_one_peer_does_not_starve_the_others() {
                     let locator = vec![Network::dev().genesis_hash(); 60];
                     let question = Message::GetHeaders { locator, stop: BlockHash::from_bytes([0; 32]) };
                     // Until the node has had enough of it, or it of the node.
-                    while !stop.load(Ordering::SeqCst) && loud.say_if_room(&question) {}
+                    loop {
+                        if stop.load(Ordering::SeqCst) || !loud.say_if_room(&question) {
+                            break;
+                        }
+                    }
                 }
             });
         }

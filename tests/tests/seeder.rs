@@ -64,7 +64,9 @@ impl Seeder {
         let mut command = Command::new(binary("setara-node"));
         command.arg("seeder").arg("--genesis").arg(genesis).arg("--data-dir").arg(&data_dir);
         command.args(["--p2p-listen", "127.0.0.1:0", "--allow-private"]);
-        starts.iter().for_each(|start| drop(command.args(["--connect", start])));
+        for start in starts {
+            command.args(["--connect", start]);
+        }
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let folder = data_dir.join(NETWORK).join("seeder");
         let address = listens(&folder, child.id());

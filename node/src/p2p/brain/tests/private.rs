@@ -63,7 +63,7 @@ fn deliver(node: &mut Node, peer: u64, address: PeerAddress, greeting: &Message,
     let [Message::Transactions(sent), Message::Ping(nonce)] = &said(&actions, peer)[..] else {
         panic!("{actions:?}");
     };
-    assert_eq!(sent[..], [transaction.clone()]);
+    assert_eq!(sent[..], *std::slice::from_ref(transaction));
     assert_eq!(ending(&node.says(peer, Message::Pong(nonce + 1))), None);
     assert_eq!(ending(&node.says(peer, Message::Pong(*nonce))), Some(&Ending::Finished));
     assert!(node.handle(Event::Disconnected { peer: PeerId(peer) }).is_empty());
