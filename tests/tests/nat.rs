@@ -21,7 +21,12 @@ const PROXY_PORT: &str = "1080";
 fn run(line: &str, input: &str) -> Result<String, String> {
     let mut words = line.split_whitespace();
     let program = words.next().expect("a program");
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    // Settings of whoever runs the tests must not reach a node.
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETARA_")) {
+        command.env_remove(name);
+    }
+    let mut child = command
         .args(words)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
