@@ -47,6 +47,8 @@ test-long: build ## A thousand kills, thousands of damaged files, millions of da
 	scripts/dependencies faults
 	scripts/stage "the long suites (hours; SETARA_CRASH_SEED=N for another sequence)"
 	SETARA_FUZZ_ROUNDS=1000000 cargo test --release --locked -p setara-core --test decoders
+	SETARA_LOW_WORK_HEADERS=10000000 SETARA_PUSHES=1000000 SETARA_MACHINE_SEEDS=10000 \
+		cargo test --release --locked --workspace --lib -- low_work_is_not_stored a_soak_of_pushed sync_and_download
 	SETARA_KILLS=1000 SETARA_FLIPS=2000 cargo test --release --locked -p setara-tests \
 		--test crash --test crash_load --test damage --test faults --test startup -- --nocapture
 

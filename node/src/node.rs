@@ -382,7 +382,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         allow_private: peers.allow_private,
         inbound_max: peers.inbound_max,
         only: p2p::resolve_all(&peers.connect, port),
-        manual: p2p::resolve_all(&peers.add, port),
+        manual: p2p::resolve_added(&peers.add, port),
         external: p2p::resolve_all(&peers.external, port),
         bootstrap: p2p::resolve_all(&bootstrap, port),
         minimum_chain_work: peers.minimum_work,

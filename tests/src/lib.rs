@@ -2,6 +2,7 @@
 //! against. No rules of its own.
 
 pub mod crash;
+pub mod lab;
 pub mod oracle;
 pub mod process;
 pub mod purse;

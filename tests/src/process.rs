@@ -135,6 +135,11 @@ impl Setup {
         self.data_dir.join(&self.network)
     }
 
+    /// Where the node keeps everything.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// Starts the process and waits for nothing.
     pub fn spawn(&self) -> NodeProcess {
         let node = binary("setara-node");

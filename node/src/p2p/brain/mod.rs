@@ -46,7 +46,7 @@ use bans::Bans;
 use blocks::BlockRelay;
 use download::Download;
 use interface::{Actions, Desk, Event, PeerId};
-use outbound::{Outbound, OutboundConfig};
+use outbound::{Added, Outbound, OutboundConfig};
 use peer::Peer;
 use private::PrivateBroadcast;
 use rand::SeedableRng;
@@ -77,7 +77,7 @@ pub struct BrainOptions {
     /// Dial these and nobody else.
     pub only: Vec<PeerAddress>,
     /// Dial these always, besides others.
-    pub manual: Vec<PeerAddress>,
+    pub manual: Vec<Added>,
     /// Where others reach this node: told to them.
     pub external: Vec<PeerAddress>,
     /// Of the genesis file: asked when few addresses are known.
@@ -193,7 +193,7 @@ pub struct Parts {
     /// When progress is told next.
     next_progress: Duration,
     /// When this node's own addresses are told next.
-    next_own: Duration,
+    next_own: Option<Duration>,
     /// Where the router forwards from.
     mapped: Option<PeerAddress>,
     /// When everybody is next asked who serves what nobody connected does; `None` while nothing of the kind is missing.
@@ -248,7 +248,7 @@ impl Parts {
             caught_up: false,
             next_save: SAVE_INTERVAL,
             next_progress: Duration::ZERO,
-            next_own: Duration::ZERO,
+            next_own: None,
             mapped: None,
             next_find: None,
             warned_of_clock: false,
