@@ -1,5 +1,7 @@
 //! Setara's full node, as a library: the binary reads options and signals, everything else is here.
 
+#[cfg(feature = "rocksdb")]
+pub mod backup;
 pub mod call;
 pub mod chain;
 pub mod clock;
@@ -13,6 +15,8 @@ pub mod mining;
 #[cfg(feature = "rocksdb")]
 pub mod node;
 pub mod p2p;
+#[cfg(feature = "rocksdb")]
+pub mod rebuild;
 pub mod rpc;
 pub mod seeder;
 pub mod signals;

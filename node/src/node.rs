@@ -27,11 +27,12 @@ use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
-use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
+use crate::rebuild::Places;
+use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
 use crate::witness::{self, Witness, WitnessFile};
-use crate::{p2p, signals, telemetry};
+use crate::{backup, p2p, signals, telemetry};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use std::io;
@@ -70,8 +71,8 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// There is no database where there was one.
     #[error(
-        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. Restore it from a \
-         backup; or, to start over, remove {}",
+        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. `setara-node restore` \
+         brings back a backup; `setara-node rebuild`, or to remove {}, begins anew",
         database.display(), witness.display()
     )]
     DatabaseLost {
@@ -99,6 +100,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> NodeError {
 /// Runs a node until a signal, an RPC call or a fault stops it.
 pub fn run(config: Config) -> Result<(), NodeError> {
     let directory = DataDir::open(&config.data_dir, &config.network.name)?;
+    // Of a rebuild or restore that a crash ended.
+    Places::new(directory.path()).finish().map_err(system("putting a rebuilt database in its place"))?;
     directory.check_space_to_start()?;
     let clock = Clocks::new(&config);
     let log = config.log.file.then(|| directory.log());
@@ -171,8 +174,8 @@ fn serve(
     server.loading("Opening the database…");
     // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let store: Arc<dyn Store> =
-        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?);
+    let rocks = RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?;
+    let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
     refuse_lost(&*store, config, directory, witness.as_ref())?;
@@ -207,7 +210,9 @@ fn serve(
             Some(address) => tracing::info!(%address, "listening for peers"),
             None => tracing::info!("not listening for peers"),
         }
-        server.ready(parts.context(config, directory, clock, &chain, notices, stop));
+        let mut context = parts.context(config, directory, clock, &chain, notices, stop);
+        context.backup = backup(config, rocks, chain.clone());
+        server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
         parts.stop(directory, stop);
@@ -222,6 +227,18 @@ fn serve(
     }
     file.write(&chain.view());
     result
+}
+
+/// Makes a backup of the running node.
+fn backup(config: &Config, store: RocksStore, chain: ChainHandle) -> Backup {
+    let config = config.clone();
+    Box::new(move |folder| {
+        let tip = chain.view().info();
+        let tip = Witness { height: tip.height, hash: tip.hash };
+        backup::create(&config, &store, tip, folder).map_err(|error| error.to_string())?;
+        tracing::info!(height = %tip.height, folder = %folder.display(), "made a backup");
+        Ok(tip)
+    })
 }
 
 /// An empty database where there was a chain is not begun anew in silence.
@@ -341,6 +358,7 @@ impl Parts {
             private_broadcast: config.peers.private_broadcast,
             disk_bytes: Box::new(move || folder_bytes(&database)),
             notices,
+            backup: Box::new(|_| Err("the database is not open".to_owned())),
             shutdown: stop.requested.clone(),
         }
     }

@@ -255,7 +255,7 @@ impl ChainCore {
         self.sequence += 1;
         self.note_progress();
         let reader = self.store.snapshot()?;
-        let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.tips());
+        let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.tips(), self.tree.reader());
         self.shared.publish(Arc::new(view));
         Ok(())
     }

@@ -57,7 +57,8 @@ impl ChainCore {
         let lattice = schema::lattice(&*store)?;
         check_coins(&state, &lattice)?;
         recheck(&*store, &verifier, &tree, &active, &state, &lattice)?;
-        let view = View::new(state, 0, network.clone(), store.snapshot()?, Vec::new());
+        let tree = SharedTree::new(tree);
+        let view = View::new(state, 0, network.clone(), store.snapshot()?, Vec::new(), tree.reader());
         let mut core = Self {
             coins: CoinCache::new(options.coin_cache_bytes, keys),
             pending: Pending::new(state.height(), now),
@@ -67,7 +68,7 @@ impl ChainCore {
             store,
             options,
             verifier,
-            tree: SharedTree::new(tree),
+            tree,
             active,
             state,
             lattice,

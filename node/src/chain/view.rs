@@ -4,6 +4,7 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
+use super::headers::Headers;
 use crate::store::schema::{self, HeaderRow};
 use crate::store::{Column, Direction, Reader, StoreError};
 use setara_core::block::Block;
@@ -96,6 +97,8 @@ pub struct View {
     network: Arc<Network>,
     reader: Arc<dyn Reader>,
     tips: Vec<ChainTip>,
+    /// Whom to tell of damaged bodies.
+    headers: Headers,
 }
 
 impl View {
@@ -105,14 +108,16 @@ impl View {
         network: Arc<Network>,
         reader: Arc<dyn Reader>,
         tips: Vec<ChainTip>,
+        headers: Headers,
     ) -> Self {
-        Self { tip, sequence, network, reader, tips }
+        Self { tip, sequence, network, reader, tips, headers }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
-        Ok(Self { tip, sequence: self.sequence, network: self.network.clone(), reader, tips: self.tips.clone() })
+        let (network, tips, headers) = (self.network.clone(), self.tips.clone(), self.headers.clone());
+        Ok(Self { tip, sequence: self.sequence, network, reader, tips, headers })
     }
 
     /// The tip in brief.
@@ -151,14 +156,22 @@ impl View {
         Ok(self.hash_at(row.height)? == Some(*hash))
     }
 
-    /// A block's encoding, on any branch.
+    /// A block's encoding, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
-        schema::body(&*self.reader, hash)
+        self.watched(hash, schema::body(&*self.reader, hash))
     }
 
-    /// A block, on any branch.
+    /// A block, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
-        schema::block(&*self.reader, hash)
+        self.watched(hash, schema::block(&*self.reader, hash))
+    }
+
+    /// A body that cannot be read, be it rotten or its file gone, is lost.
+    fn watched<T>(&self, hash: &BlockHash, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Corrupt { .. } | StoreError::Backend { .. }) = &read {
+            self.headers.lose_body(hash);
+        }
+        read
     }
 
     /// What a block changed; there for every block that was ever connected.

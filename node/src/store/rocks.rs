@@ -9,6 +9,7 @@
 
 use super::{Batch, Column, Direction, Durability, Reader, Rows, Store, StoreError};
 use parking_lot::Mutex;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
     DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode,
@@ -98,6 +99,14 @@ impl RocksStore {
         });
         let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
         Ok(Self(Arc::new(Inner { db, path: path.to_owned(), poisoned: Mutex::new(None) })))
+    }
+
+    /// Makes a database in `folder`, which must not be there, of the state at one moment; writes go on meanwhile. Files
+    /// that never change are linked, or copied to another file system.
+    pub fn checkpoint(&self, folder: &Path) -> Result<(), StoreError> {
+        let failed = |error: rocksdb::Error| backend("copying the database to", folder, &error);
+        let checkpoint = Checkpoint::new(&self.0.db).map_err(failed)?;
+        checkpoint.create_checkpoint(folder).map_err(failed)
     }
 }
 
@@ -198,11 +207,12 @@ fn backend(doing: &'static str, path: &Path, error: &rocksdb::Error) -> StoreErr
     } else if reason.contains("Too many open files") {
         "Raise the limit of open files (ulimit -n 4096)"
     } else if reason.contains("No such file") {
-        "A file of the database is missing: restore the directory from a backup, or move it away to load the chain anew"
+        "A file of the database is missing: `setara-node rebuild` makes a new one from the blocks that are still good"
     } else if error.kind() == ErrorKind::IOError {
-        "The disk reported an error: check its health and the system log before starting again"
+        "The disk reported an error: check its health and the system log before starting again. If blocks are lost, \
+         `setara-node rebuild` keeps those that are still good"
     } else {
-        "Restore the directory from a backup, or move it away to load the chain anew"
+        "`setara-node rebuild` makes a new database from the blocks that are still good"
     };
     StoreError::Backend { doing, path: path.display().to_string(), reason, advice }
 }

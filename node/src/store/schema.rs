@@ -26,8 +26,8 @@ use setara_core::transaction::{Coin, OutPoint};
 /// Version of everything in this file. A directory of a higher one is refused; of a lower one, migrated.
 pub const FORMAT: u32 = 1;
 
-const KEY_FORMAT: &[u8] = b"format";
-const KEY_GENESIS: &[u8] = b"genesis";
+pub(super) const KEY_FORMAT: &[u8] = b"format";
+pub(super) const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
 const KEY_LATTICE: &[u8] = b"lattice";
 /// Start of the keys under which followers keep the block they have reached.
@@ -41,7 +41,7 @@ fn seal(bytes: &[u8]) -> [u8; SEAL_BYTES] {
 }
 
 /// Checks and removes the seal.
-fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
+pub(super) fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
     match bytes.split_last_chunk::<SEAL_BYTES>() {
         Some((value, sealed)) if seal(value) == *sealed => {
             bytes.truncate(bytes.len() - SEAL_BYTES);
