@@ -2,7 +2,10 @@
 //! against. No rules of its own.
 
 pub mod crash;
+pub mod damage;
 pub mod oracle;
 pub mod process;
 pub mod purse;
+pub mod recorder;
+pub mod replay;
 pub mod wallet;
