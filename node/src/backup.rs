@@ -16,8 +16,8 @@
 
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError, read_endpoints, write_atomically};
-use crate::rebuild::{Places, sync_files};
 use crate::store::{RocksOptions, RocksStore, StoreError, schema};
+use crate::swap::{Places, sync_files};
 use crate::witness::{Witness, WitnessFile};
 use serde::{Deserialize, Serialize};
 use setara_api::client::{Auth, Client, ClientError};
@@ -124,7 +124,7 @@ pub fn run(config: &Config, folder: &Path, out: &mut dyn Write) -> Result<(), Ba
             if !database.join("CURRENT").exists() {
                 return Err(BackupError::Nothing(directory.path().to_owned()));
             }
-            let store = RocksStore::open(&database, &RocksOptions { memory_bytes: 0 })?;
+            let store = RocksStore::open(&database, &RocksOptions { memory_bytes: 0, ..RocksOptions::default() })?;
             let name = database.display().to_string();
             let known = schema::check_identity(&store, &config.network.genesis_hash(), &name)?;
             let tip = schema::tip(&store)?.filter(|_| known);

@@ -32,9 +32,8 @@ pub use upkeep::Upkeep;
 
 /// The file looked for in the data directory.
 const FILE_NAME: &str = "setara.toml";
-/// Bytes of a MiB, the unit of `--db-cache`.
+/// Bytes of a MiB, the unit of `--db-cache`, and of a MB, that of `--max-mempool`.
 const MIB: u64 = 1 << 20;
-/// Bytes of a MB, the unit of `--max-mempool`.
 const MB: u64 = 1_000_000;
 
 /// Everything a node is told.

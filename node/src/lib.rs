@@ -7,6 +7,7 @@ pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod datadir;
+pub mod descriptors;
 pub mod genesis;
 pub mod index;
 pub mod invite;
@@ -21,6 +22,7 @@ pub mod rpc;
 pub mod seeder;
 pub mod signals;
 pub mod store;
+pub mod swap;
 pub mod telemetry;
 #[doc(hidden)]
 pub mod testing;

@@ -22,15 +22,16 @@ use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verif
 use crate::clock::{Clock, OffsetClock, SystemClock};
 use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
+use crate::descriptors::{self, Descriptors, TooFew};
 use crate::index::Indexes;
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
-use crate::rebuild::Places;
 use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
+use crate::swap::Places;
 use crate::witness::{self, Witness, WitnessFile};
 use crate::{backup, p2p, signals, telemetry};
 use setara_core::hash::BlockHash;
@@ -85,6 +86,9 @@ pub enum NodeError {
         /// The file that tells.
         witness: PathBuf,
     },
+    /// Too few files may be open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// The stored chain cannot be used.
     #[error(transparent)]
     Chain(#[from] ChainFault),
@@ -112,6 +116,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
+    let descriptors = descriptors::prepare(&config)?;
+    let config = with_limits(config, &descriptors);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         network = config.network.name,
@@ -131,7 +137,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let endpoints = Endpoints { pid: std::process::id(), rpc: server.local_addr(), p2p: None };
     let result = directory.write_endpoints(&endpoints).map_err(NodeError::from).and_then(|()| {
         tracing::info!(address = %endpoints.rpc, "RPC listens");
-        serve(&config, &directory, &clock, &runtime, &server, endpoints, &stop)
+        serve(&config, &descriptors, &directory, &clock, &runtime, &server, endpoints, &stop)
     });
     // Parts that started are stopped by now, whether or not all of them did.
     runtime.block_on(server.stop());
@@ -142,6 +148,13 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         Err(error) => tracing::error!(%error, "stopped"),
     }
     result
+}
+
+/// No more connections than there are descriptors for.
+fn with_limits(mut config: Config, descriptors: &Descriptors) -> Config {
+    config.rpc.max_connections = descriptors.rpc;
+    config.peers.inbound_max = descriptors.inbound;
+    config
 }
 
 /// The clock that everything uses, and the parts of it that someone needs by itself.
@@ -162,8 +175,10 @@ impl Clocks {
 }
 
 /// From opening the database to closing it.
+#[expect(clippy::too_many_arguments, reason = "called once, by whoever made all of these")]
 fn serve(
     config: &Config,
+    descriptors: &Descriptors,
     directory: &DataDir,
     clock: &Clocks,
     runtime: &Runtime,
@@ -174,7 +189,10 @@ fn serve(
     server.loading("Opening the database…");
     // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let rocks = RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?;
+    let rocks = RocksStore::open(
+        &directory.database(),
+        &RocksOptions { memory_bytes: half, open_files: descriptors.database },
+    )?;
     let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();

@@ -100,7 +100,7 @@ impl Oracle {
     /// Opens what a power cut has left, and says what is wrong with it; else which blocks it has.
     fn examine(&self, folder: &Path, with_indexes: bool) -> Result<Found, String> {
         let database = folder.join(NODE).join("dev/db");
-        let store = RocksStore::open(&database, &RocksOptions { memory_bytes: 16 << 20 });
+        let store = RocksStore::open(&database, &RocksOptions { memory_bytes: 16 << 20, ..RocksOptions::default() });
         let store: Arc<dyn Store> = Arc::new(store.map_err(|error| format!("the database does not open: {error}"))?);
         let options = ChainOptions { coin_cache_bytes: 1 << 20, ..ChainOptions::default() };
         let clock = Arc::new(SystemClock::new());

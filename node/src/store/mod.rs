@@ -7,7 +7,7 @@
 //! Two implementations: [`RocksStore`] on disk, [`MemoryStore`] with fault injection. What the bytes mean is in
 //! [`schema`].
 
-#[cfg(feature = "rocksdb")]
+#[cfg(any(test, feature = "rocksdb"))]
 mod blobs;
 mod memory;
 #[cfg(feature = "rocksdb")]

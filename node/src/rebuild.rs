@@ -10,16 +10,13 @@
 //! when the node runs next. The old database is not touched before the new one is whole and on stable storage; whatever
 //! ends this in the middle, the old one is as it was and it can be run again.
 
-mod swap;
-
-pub use swap::{Places, sync_files};
-
 use crate::chain::{Accepted, ChainFault, ChainHandle, ChainOptions, KnownSignatures, SubmitError, Verifier};
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::datadir::{DataDir, DataDirError, START_BYTES_MIN, check_space};
 use crate::index::Indexes;
 use crate::store::{FoundHeader, RocksOptions, RocksStore, Salvage, SpaceCheck, Store, StoreError, schema};
+use crate::swap::Places;
 use crate::telemetry;
 use setara_core::block::Header;
 use setara_core::hash::BlockHash;
@@ -144,7 +141,8 @@ fn build(config: &Config, directory: &DataDir, places: &Places) -> Result<Report
         return Err(RebuildError::Foreign { path, headers: headers.len(), genesis });
     }
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let store: Arc<dyn Store> = Arc::new(RocksStore::open(&places.making, &RocksOptions { memory_bytes: half })?);
+    let store: Arc<dyn Store> =
+        Arc::new(RocksStore::open(&places.making, &RocksOptions { memory_bytes: half, ..RocksOptions::default() })?);
     let options = ChainOptions {
         coin_cache_bytes: half,
         // Only work counts: what the node had followed it is to follow again.
