@@ -4,6 +4,7 @@
 //! the limit is raised as far as the system lets it be, and where that is low, connections get less.
 
 use crate::config::Config;
+use crate::p2p::shell::gate::HANDSHAKES_MAX;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// For standard streams, the runtime, the lock, the log, listeners, and files that are written and closed.
@@ -26,6 +27,8 @@ pub struct Descriptors {
     pub rpc: u32,
     /// Incoming connections of peers.
     pub inbound: usize,
+    /// Peers that have dialled and are not known yet.
+    pub handshakes: usize,
 }
 
 /// The limit is too low to run.
@@ -44,24 +47,38 @@ pub fn prepare(config: &Config) -> Result<Descriptors, TooFew> {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     let descriptors = divide(limit, config.rpc.max_connections, config.peers.inbound_max)?;
     if descriptors.rpc < config.rpc.max_connections || descriptors.inbound < config.peers.inbound_max {
-        let Descriptors { database, rpc, inbound } = descriptors;
-        tracing::warn!(limit, database, rpc, inbound, "few files may be open (ulimit -n): connections are limited");
+        let Descriptors { database, rpc, inbound, handshakes } = descriptors;
+        tracing::warn!(
+            limit,
+            database,
+            rpc,
+            inbound,
+            handshakes,
+            "few files may be open (ulimit -n): connections are limited"
+        );
     }
     Ok(descriptors)
 }
 
-/// What is wanted, if it fits; else two fifths to the database, up to what it can use, and the rest to connections.
+/// What is wanted, if it fits; else two fifths to the database, up to what it can use, a quarter of the rest to handshakes,
+/// and what is left to RPC and peers alike.
 fn divide(limit: u64, rpc: u32, inbound: usize) -> Result<Descriptors, TooFew> {
     if limit < LEAST {
         return Err(TooFew { limit });
     }
     let rest = limit - OWN - OUTGOING;
     let database = (rest / 5 * 2).clamp(DATABASE_MIN, DATABASE_MAX);
-    let sockets = rest - database;
+    let handshakes = ((rest - database) / 4).min(HANDSHAKES_MAX as u64);
+    let sockets = rest - database - handshakes;
     let (wanted_rpc, wanted_inbound) = (u64::from(rpc), inbound as u64);
     let granted_rpc = wanted_rpc.min(sockets.saturating_sub(wanted_inbound).max(sockets / 2));
     let granted_inbound = wanted_inbound.min(sockets - granted_rpc);
-    Ok(Descriptors { database: database as i32, rpc: granted_rpc as u32, inbound: granted_inbound as usize })
+    Ok(Descriptors {
+        database: database as i32,
+        rpc: granted_rpc as u32,
+        inbound: granted_inbound as usize,
+        handshakes: handshakes as usize,
+    })
 }
 
 #[cfg(test)]
@@ -74,13 +91,20 @@ mod tests {
         for limit in (LEAST..5_000).chain([65_536, 1 << 20, u64::MAX]) {
             for (rpc, inbound) in [(1_000, 125), (10, 0), (65_536, 10_000)] {
                 let all = divide(limit, rpc, inbound).unwrap();
-                let sum = OWN + OUTGOING + all.database as u64 + u64::from(all.rpc) + all.inbound as u64;
+                let sockets = u64::from(all.rpc) + (all.inbound + all.handshakes) as u64;
+                let sum = OWN + OUTGOING + all.database as u64 + sockets;
                 assert!(sum <= limit, "{limit}: {all:?}");
-                assert!(all.database as u64 >= DATABASE_MIN && all.rpc >= 10.min(rpc), "{limit}: {all:?}");
+                assert!(
+                    all.database as u64 >= DATABASE_MIN && all.rpc >= 10.min(rpc) && all.handshakes >= 8,
+                    "{limit}: {all:?}"
+                );
                 assert!(inbound == 0 || all.inbound >= 10, "{limit}: {all:?}");
             }
         }
-        assert_eq!(divide(4_096, 1_000, 125), Ok(Descriptors { database: 400, rpc: 1_000, inbound: 125 }));
+        assert_eq!(
+            divide(4_096, 1_000, 125),
+            Ok(Descriptors { database: 400, rpc: 1_000, inbound: 125, handshakes: 64 })
+        );
         assert_eq!(divide(LEAST - 1, 1, 1), Err(TooFew { limit: LEAST - 1 }));
     }
 }

@@ -27,6 +27,7 @@ use crate::index::Indexes;
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
+use crate::p2p::shell::gate::HANDSHAKES_MAX;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
@@ -217,7 +218,7 @@ fn serve(
         tracing::error!("{notice}");
     }
 
-    let parts = Parts::start(config, directory, clock, &store, &chain, known, runtime, stop);
+    let parts = Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known, runtime, stop);
     let result = parts.and_then(|parts| {
         let listening = parts.peers.listening();
         if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
@@ -303,6 +304,7 @@ impl Parts {
     #[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
     fn start(
         config: &Config,
+        handshakes_max: usize,
         directory: &DataDir,
         clock: &Clocks,
         store: &Arc<dyn Store>,
@@ -325,7 +327,7 @@ impl Parts {
         let templates = Arc::new(templates);
         // First of all that runs: an address that is taken stops the start before anything has begun.
         let peers = Arc::new(PeerNetwork::start(
-            peer_options(config, directory),
+            NetworkOptions { handshakes_max, ..peer_options(config, directory) },
             chain.clone(),
             mempool.clone(),
             clock.used.clone(),
@@ -426,6 +428,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         onion: peers.proxy.is_some(),
     };
     NetworkOptions {
+        handshakes_max: HANDSHAKES_MAX,
         listen: peers.listen,
         proxy: peers.proxy,
         map_port: peers.map_port,

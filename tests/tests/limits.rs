@@ -23,9 +23,9 @@ const STOP_MAX: Duration = Duration::from_secs(10);
 /// A stop falls at most this long after the work has begun.
 const STOP_DELAY_MILLIS_MAX: u64 = 700;
 /// Invalid blocks that are sent; `SETARA_INVALID_BLOCKS` for more.
-const INVALID_BLOCKS: usize = 12_000;
+const INVALID_BLOCKS: usize = 6_000;
 /// Those sent in one request.
-const BATCH: usize = 500;
+const BATCH: usize = 200;
 /// Each place in the code may log 1 MiB an hour; a few of them have something to say.
 const LOG_BYTES_MAX: u64 = 3 << 20;
 

@@ -189,6 +189,11 @@ mod tests {
                 .count()
         };
         assert_eq!([found(&whole), found(&closed)], [10, 10]);
+        let blobs = Blobs::scan(directory.path());
+        for (number, key) in (1..).zip(blobs.keys()) {
+            assert_eq!(key.as_bytes(), &[number; KEY_BYTES]);
+            assert_eq!(blobs.beginnings(key).next(), Some([number ^ 0x5a; 16]));
+        }
         for place in (0..whole.len()).step_by(3) {
             let mut damaged = closed.clone();
             damaged[place] ^= 0x40;
