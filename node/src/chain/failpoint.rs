@@ -13,6 +13,10 @@ pub const VARIABLE: &str = "SETARA_FAILPOINT";
 pub const BEFORE_FLUSH: &str = "before-flush";
 /// After it is on disk, before anyone knows.
 pub const AFTER_FLUSH: &str = "after-flush";
+/// Before the coins' rows are written that are behind the tip.
+pub const BEFORE_COINS: &str = "before-coins";
+/// After that.
+pub const AFTER_COINS: &str = "after-coins";
 /// After bodies are written ahead of a flush.
 pub const AFTER_WRITE_AHEAD: &str = "after-write-ahead";
 /// After a block is connected in memory.
@@ -29,9 +33,11 @@ pub const BEFORE_INDEX: &str = "before-index-write";
 pub const AFTER_INDEX: &str = "after-index-write";
 
 /// Every place, for tests that visit each.
-pub const ALL: [&str; 9] = [
+pub const ALL: [&str; 11] = [
     BEFORE_FLUSH,
     AFTER_FLUSH,
+    BEFORE_COINS,
+    AFTER_COINS,
     AFTER_WRITE_AHEAD,
     AFTER_CONNECT,
     MID_REORG,

@@ -24,6 +24,7 @@ mod inbox;
 mod intake;
 mod known;
 mod open;
+mod recent;
 mod reorg;
 mod step;
 mod tree;
