@@ -8,6 +8,7 @@ mod layers;
 mod options;
 mod parse;
 mod show;
+mod upkeep;
 
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
@@ -27,12 +28,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+pub use upkeep::Upkeep;
 
 /// The file looked for in the data directory.
 const FILE_NAME: &str = "setara.toml";
-/// Bytes of a MiB, the unit of `--db-cache`.
+/// Bytes of a MiB, the unit of `--db-cache`, and of a MB, that of `--max-mempool`.
 const MIB: u64 = 1 << 20;
-/// Bytes of a MB, the unit of `--max-mempool`.
 const MB: u64 = 1_000_000;
 
 /// Everything a node is told.
@@ -240,6 +241,8 @@ pub enum Request {
     Genesis(GenesisCommand),
     /// Print an invite to this node's network, perhaps at an address of the operator's choice.
     Invite(Box<Config>, Option<PeerName>),
+    /// Look after the data directory.
+    Upkeep(Box<Config>, Upkeep),
 }
 
 /// Why there is nothing to do.
@@ -313,6 +316,7 @@ fn command() -> Command {
         .subcommand(invite)
         .subcommand(join)
         .subcommand(seeder)
+        .subcommands(upkeep::commands())
 }
 
 /// Reads a command line (program name first) and an environment.
@@ -350,6 +354,10 @@ pub fn request(
         Some(("seeder", matches)) => {
             layers.add_flags(matches);
             Ok(Request::Seeder(Box::new(resolve(&mut layers, environment)?)))
+        }
+        Some((name, matches)) if upkeep::NAMES.contains(&name) => {
+            layers.add_flags(matches);
+            Ok(Request::Upkeep(Box::new(resolve(&mut layers, environment)?), upkeep::read(name, matches)))
         }
         Some((_, matches)) => {
             layers.add_flags(matches);

@@ -22,16 +22,19 @@ use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verif
 use crate::clock::{Clock, OffsetClock, SystemClock};
 use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
+use crate::descriptors::{self, Descriptors, TooFew};
 use crate::index::Indexes;
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
+use crate::p2p::shell::gate::HANDSHAKES_MAX;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
-use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
+use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
+use crate::swap::Places;
 use crate::witness::{self, Witness, WitnessFile};
-use crate::{p2p, signals, telemetry};
+use crate::{backup, p2p, signals, telemetry};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use std::io;
@@ -70,8 +73,8 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// There is no database where there was one.
     #[error(
-        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. Restore it from a \
-         backup; or, to start over, remove {}",
+        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. `setara-node restore` \
+         brings back a backup; `setara-node rebuild`, or to remove {}, begins anew",
         database.display(), witness.display()
     )]
     DatabaseLost {
@@ -84,6 +87,9 @@ pub enum NodeError {
         /// The file that tells.
         witness: PathBuf,
     },
+    /// Too few files may be open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// The stored chain cannot be used.
     #[error(transparent)]
     Chain(#[from] ChainFault),
@@ -99,6 +105,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> NodeError {
 /// Runs a node until a signal, an RPC call or a fault stops it.
 pub fn run(config: Config) -> Result<(), NodeError> {
     let directory = DataDir::open(&config.data_dir, &config.network.name)?;
+    // Of a rebuild or restore that a crash ended.
+    Places::new(directory.path()).finish().map_err(system("putting a rebuilt database in its place"))?;
     directory.check_space_to_start()?;
     let clock = Clocks::new(&config);
     let log = config.log.file.then(|| directory.log());
@@ -109,6 +117,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
+    let descriptors = descriptors::prepare(&config)?;
+    let config = with_limits(config, &descriptors);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         network = config.network.name,
@@ -128,7 +138,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let endpoints = Endpoints { pid: std::process::id(), rpc: server.local_addr(), p2p: None };
     let result = directory.write_endpoints(&endpoints).map_err(NodeError::from).and_then(|()| {
         tracing::info!(address = %endpoints.rpc, "RPC listens");
-        serve(&config, &directory, &clock, &runtime, &server, endpoints, &stop)
+        serve(&config, &descriptors, &directory, &clock, &runtime, &server, endpoints, &stop)
     });
     // Parts that started are stopped by now, whether or not all of them did.
     runtime.block_on(server.stop());
@@ -139,6 +149,13 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         Err(error) => tracing::error!(%error, "stopped"),
     }
     result
+}
+
+/// No more connections than there are descriptors for.
+fn with_limits(mut config: Config, descriptors: &Descriptors) -> Config {
+    config.rpc.max_connections = descriptors.rpc;
+    config.peers.inbound_max = descriptors.inbound;
+    config
 }
 
 /// The clock that everything uses, and the parts of it that someone needs by itself.
@@ -159,8 +176,10 @@ impl Clocks {
 }
 
 /// From opening the database to closing it.
+#[expect(clippy::too_many_arguments, reason = "called once, by whoever made all of these")]
 fn serve(
     config: &Config,
+    descriptors: &Descriptors,
     directory: &DataDir,
     clock: &Clocks,
     runtime: &Runtime,
@@ -171,8 +190,11 @@ fn serve(
     server.loading("Opening the database…");
     // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let store: Arc<dyn Store> =
-        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?);
+    let rocks = RocksStore::open(
+        &directory.database(),
+        &RocksOptions { memory_bytes: half, open_files: descriptors.database },
+    )?;
+    let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
     refuse_lost(&*store, config, directory, witness.as_ref())?;
@@ -196,7 +218,7 @@ fn serve(
         tracing::error!("{notice}");
     }
 
-    let parts = Parts::start(config, directory, clock, &store, &chain, known, runtime, stop);
+    let parts = Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known, runtime, stop);
     let result = parts.and_then(|parts| {
         let listening = parts.peers.listening();
         if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
@@ -207,7 +229,9 @@ fn serve(
             Some(address) => tracing::info!(%address, "listening for peers"),
             None => tracing::info!("not listening for peers"),
         }
-        server.ready(parts.context(config, directory, clock, &chain, notices, stop));
+        let mut context = parts.context(config, directory, clock, &chain, notices, stop);
+        context.backup = backup(config, rocks, chain.clone());
+        server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
         parts.stop(directory, stop);
@@ -222,6 +246,18 @@ fn serve(
     }
     file.write(&chain.view());
     result
+}
+
+/// Makes a backup of the running node.
+fn backup(config: &Config, store: RocksStore, chain: ChainHandle) -> Backup {
+    let config = config.clone();
+    Box::new(move |folder| {
+        let tip = chain.view().info();
+        let tip = Witness { height: tip.height, hash: tip.hash };
+        backup::create(&config, &store, tip, folder).map_err(|error| error.to_string())?;
+        tracing::info!(height = %tip.height, folder = %folder.display(), "made a backup");
+        Ok(tip)
+    })
 }
 
 /// An empty database where there was a chain is not begun anew in silence.
@@ -268,6 +304,7 @@ impl Parts {
     #[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
     fn start(
         config: &Config,
+        handshakes_max: usize,
         directory: &DataDir,
         clock: &Clocks,
         store: &Arc<dyn Store>,
@@ -290,7 +327,7 @@ impl Parts {
         let templates = Arc::new(templates);
         // First of all that runs: an address that is taken stops the start before anything has begun.
         let peers = Arc::new(PeerNetwork::start(
-            peer_options(config, directory),
+            NetworkOptions { handshakes_max, ..peer_options(config, directory) },
             chain.clone(),
             mempool.clone(),
             clock.used.clone(),
@@ -341,6 +378,7 @@ impl Parts {
             private_broadcast: config.peers.private_broadcast,
             disk_bytes: Box::new(move || folder_bytes(&database)),
             notices,
+            backup: Box::new(|_| Err("the database is not open".to_owned())),
             shutdown: stop.requested.clone(),
         }
     }
@@ -390,6 +428,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         onion: peers.proxy.is_some(),
     };
     NetworkOptions {
+        handshakes_max: HANDSHAKES_MAX,
         listen: peers.listen,
         proxy: peers.proxy,
         map_port: peers.map_port,

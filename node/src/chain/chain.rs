@@ -181,6 +181,13 @@ impl ChainCore {
         let header = block.block().header;
         let (parent, state) = match self.place(&header)? {
             Place::Known => return Ok(Accepted::Duplicate),
+            Place::Lost(id) => {
+                let checked = self.verifier.check(block);
+                return checked.map(|(_, bytes)| self.put_back(id, bytes)).map_err(|error| match error.class() {
+                    Class::Mutated => SubmitError::Mutated(error),
+                    _ => SubmitError::Invalid(error),
+                });
+            }
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
@@ -199,6 +206,15 @@ impl ChainCore {
             Ok((checked, bytes)) => self.accept(parent, state, checked, bytes, false, now),
             Err(error) => Err(self.refuse(parent, state, header, error)),
         }
+    }
+
+    /// Stores a body anew whose stored copy was damaged. It was judged when it first came.
+    pub(super) fn put_back(&mut self, id: NodeId, bytes: Vec<u8>) -> Accepted {
+        let node = self.tree.node(id);
+        tracing::info!(hash = %node.hash(), height = %node.height(), "a damaged block is whole again");
+        self.pending.put_body(node.hash(), bytes);
+        self.tree.find_body(id);
+        Accepted::Duplicate
     }
 
     /// Holds a block back until its time has come.
@@ -220,7 +236,7 @@ impl ChainCore {
                 return Err(SubmitError::SetAside(error.clone()));
             }
             if node.has(flags::BODY) {
-                return Ok(Place::Known);
+                return Ok(if self.tree.is_lost(known) { Place::Lost(known) } else { Place::Known });
             }
         }
         let (parent, state) = self.place_above(header)?;
@@ -403,6 +419,8 @@ impl ChainCore {
 pub(super) enum Place {
     /// Its body is there.
     Known,
+    /// Its body was there, and is damaged.
+    Lost(NodeId),
     /// Below this parent, with this state.
     New(NodeId, HeaderState),
 }

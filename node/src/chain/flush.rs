@@ -313,7 +313,8 @@ impl ChainCore {
         self.sequence += 1;
         self.note_progress();
         let reader = self.store.snapshot()?;
-        let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.recent.clone(), self.tips());
+        let (recent, tips, headers) = (self.recent.clone(), self.tips(), self.tree.reader());
+        let view = View::new(self.state, self.sequence, self.network.clone(), reader, recent, tips, headers);
         self.shared.publish(Arc::new(view));
         Ok(())
     }

@@ -130,8 +130,8 @@ pub enum ChainFault {
     Store(#[from] StoreError),
     /// What is stored contradicts itself.
     #[error(
-        "this node's data is damaged: {0}. Nothing was changed; restore the data directory from a backup, or move it \
-         away to load the chain anew"
+        "this node's data is damaged: {0}. Nothing was changed; `setara-node rebuild` makes a new database from the blocks \
+         that are still good, `setara-node restore` from a backup"
     )]
     Damaged(String),
     /// A bug: the writer stopped in the middle of a step.

@@ -60,7 +60,9 @@ impl ChainCore {
         let mut coins = CoinCache::new(options.coin_cache_bytes, keys);
         let lattice = catch_up(&*store, &mut coins, &state)?;
         recheck(&*store, &verifier, &tree, &active, &state, &lattice)?;
-        let view = View::new(state, 0, network.clone(), store.snapshot()?, Recent::read(&*store)?, Vec::new());
+        let tree = SharedTree::new(tree);
+        let (snapshot, recent) = (store.snapshot()?, Recent::read(&*store)?);
+        let view = View::new(state, 0, network.clone(), snapshot, recent, Vec::new(), tree.reader());
         let mut core = Self {
             coins,
             recent: Recent::default(),
@@ -71,7 +73,7 @@ impl ChainCore {
             store,
             options,
             verifier,
-            tree: SharedTree::new(tree),
+            tree,
             active,
             state,
             lattice,

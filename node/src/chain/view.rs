@@ -4,6 +4,7 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
+use super::headers::Headers;
 use super::recent::Recent;
 use crate::store::schema::{self, HeaderRow};
 use crate::store::{Column, Direction, Reader, StoreError};
@@ -98,6 +99,8 @@ pub struct View {
     reader: Arc<dyn Reader>,
     recent: Recent,
     tips: Vec<ChainTip>,
+    /// Whom to tell of damaged bodies.
+    headers: Headers,
 }
 
 impl View {
@@ -108,16 +111,17 @@ impl View {
         reader: Arc<dyn Reader>,
         recent: Recent,
         tips: Vec<ChainTip>,
+        headers: Headers,
     ) -> Self {
-        Self { tip, sequence, network, reader, recent, tips }
+        Self { tip, sequence, network, reader, recent, tips, headers }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
         let recent = Recent::read(&*reader)?;
-        let (network, tips) = (self.network.clone(), self.tips.clone());
-        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips })
+        let (network, tips, headers) = (self.network.clone(), self.tips.clone(), self.headers.clone());
+        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, headers })
     }
 
     /// The tip in brief.
@@ -156,14 +160,22 @@ impl View {
         Ok(self.hash_at(row.height)? == Some(*hash))
     }
 
-    /// A block's encoding, on any branch.
+    /// A block's encoding, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
-        schema::body(&*self.reader, hash)
+        self.watched(hash, schema::body(&*self.reader, hash))
     }
 
-    /// A block, on any branch.
+    /// A block, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
-        schema::block(&*self.reader, hash)
+        self.watched(hash, schema::block(&*self.reader, hash))
+    }
+
+    /// A body that cannot be read, be it rotten or its file gone, is lost.
+    fn watched<T>(&self, hash: &BlockHash, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Corrupt { .. } | StoreError::Backend { .. }) = &read {
+            self.headers.lose_body(hash);
+        }
+        read
     }
 
     /// What a block changed; there for every block that was ever connected.

@@ -235,15 +235,22 @@ impl<I: Index> Follower<I> {
     }
 
     fn run(&self) -> Result<(), StoreError> {
+        let mut waits = false;
         while !self.shared.stopping() {
             let view = self.chain.view();
             let found = self.shared.damage.lock().take();
             let outcome = found.map_or(Ok(()), |error| Err(Trouble::Index(error))).and_then(|()| self.catch_up(&view));
             match outcome {
-                Ok(()) => {}
+                Ok(()) => waits = false,
                 Err(Trouble::Index(error @ StoreError::Corrupt { .. })) if self.shared.rebuilds() == 0 => {
                     self.forget(&error)?;
                     continue;
+                }
+                // A damaged block, which peers are asked for.
+                Err(Trouble::Other(error)) if self.chain.headers().has_lost() => {
+                    if !std::mem::replace(&mut waits, true) {
+                        tracing::warn!(index = self.shared.name, %error, "the index waits for a damaged block");
+                    }
                 }
                 Err(Trouble::Index(error) | Trouble::Other(error)) => return Err(error),
             }

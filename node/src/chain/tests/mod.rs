@@ -7,6 +7,7 @@ mod crash;
 mod disk;
 mod headers;
 mod import;
+mod lost;
 mod model;
 mod recent;
 mod sides;

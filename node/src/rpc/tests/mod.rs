@@ -109,6 +109,7 @@ impl TestNode {
             private_broadcast: false,
             disk_bytes: Box::new(|| 0),
             notices: Vec::new(),
+            backup: Box::new(|_| Err("in memory only".to_owned())),
             shutdown: shutdown.clone(),
         };
         let address = server.local_addr();
