@@ -51,6 +51,15 @@ pub struct BlockchainInfo {
     pub size_on_disk: u64,
     /// Whether old blocks are dropped.
     pub pruned: bool,
+    /// Where they are, the lowest height from which on every block is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruneheight: Option<Height>,
+    /// Where they are, whether that happens by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_pruning: Option<bool>,
+    /// Where it does, the bytes that may be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune_target_size: Option<u64>,
     /// The network.
     pub network: NetworkInfo,
     /// What the operator should know.

@@ -68,7 +68,7 @@ fn start(fixture: &Fixture, known: Arc<KnownSignatures>, index: bool) -> Running
     // Beside the binary: on a disk, where a temporary directory may be in memory.
     let folder = std::env::current_exe().expect("a path").parent().expect("a folder").to_owned();
     let directory = tempfile::tempdir_in(folder).expect("a directory");
-    let options = RocksOptions { memory_bytes: 225 << 20 };
+    let options = RocksOptions { memory_bytes: 225 << 20, ..RocksOptions::default() };
     let store: Arc<dyn Store> = Arc::new(RocksStore::open(directory.path(), &options).expect("opens"));
     let verifier = Verifier::new(fixture.network.clone(), known, None);
     let clock = Arc::new(SystemClock::new());

@@ -79,6 +79,7 @@ fn node(runtime: &Runtime, network: &Arc<Network>) -> Node {
         mock_clock: None,
         chain: chain.clone(),
         indexes: None,
+        pruner: None,
         mempool: mempool.clone(),
         mempool_loaded: Arc::new(AtomicBool::new(true)),
         templates: Arc::new(templates),

@@ -8,10 +8,12 @@ mod layers;
 mod options;
 mod parse;
 mod show;
+mod storage;
 
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
 use crate::invite::{self, Invite, InviteError};
+use crate::prune::PruneLimits;
 use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
@@ -52,6 +54,8 @@ pub struct Config {
     pub index: bool,
     /// Deepest reorganisation that is followed; `None` follows work alone.
     pub max_reorg: Option<u32>,
+    /// When old blocks are deleted.
+    pub prune: PruneLimits,
     /// The mempool.
     pub mempool: MempoolConfig,
     /// Mining.
@@ -500,6 +504,7 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
         rpc: rpc(layers, &network)?,
         db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
         index: !flag("no-index")?,
+        prune: storage::prune(layers, &network)?,
         max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
         mempool: MempoolConfig {
             max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,

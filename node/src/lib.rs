@@ -13,6 +13,7 @@ pub mod mining;
 #[cfg(feature = "rocksdb")]
 pub mod node;
 pub mod p2p;
+pub mod prune;
 pub mod rpc;
 pub mod seeder;
 pub mod signals;

@@ -7,8 +7,8 @@
 //!  3 endpoints.json                                   -                             3 removed
 //!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
-//!  6 indexes; the tip's witness                       "txindex", "addressindex",    6
-//!                                                     "witness"
+//!  6 indexes; the tip's witness; pruning              "txindex", "addressindex",    6
+//!                                                     "witness", "prune"
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
 //!  8 peers: binds, dials                              "p2p", runtime                5 second
 //!  9 RPC answers                                      runtime                       2
@@ -22,11 +22,12 @@ use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verif
 use crate::clock::{Clock, OffsetClock, SystemClock};
 use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
-use crate::index::Indexes;
+use crate::index::{self, Indexes};
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
+use crate::prune::Pruner;
 use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
@@ -83,6 +84,32 @@ pub enum NodeError {
         database: PathBuf,
         /// The file that tells.
         witness: PathBuf,
+    },
+    /// Blocks were deleted, and the options do not say that this is wanted.
+    #[error(
+        "{} is pruned: blocks below height {from} were deleted. Start with --prune (or --max-disk) as before; or, to keep \
+         every block from now on, move the folder away and sync anew", directory.display()
+    )]
+    Pruned {
+        /// The data directory.
+        directory: PathBuf,
+        /// Lowest height from which on every body is here.
+        from: Height,
+    },
+    /// An index needs blocks that were deleted.
+    #[error(
+        "{index} has read the chain up to height {reached} only, and blocks below height {from} were deleted. Start with \
+         --no-index; or, to have the indexes, move {} away and sync anew", directory.display()
+    )]
+    IndexBelowPruned {
+        /// The data directory.
+        directory: PathBuf,
+        /// Which index.
+        index: &'static str,
+        /// Where it is.
+        reached: Height,
+        /// Lowest height from which on every body is here.
+        from: Height,
     },
     /// The stored chain cannot be used.
     #[error(transparent)]
@@ -171,11 +198,13 @@ fn serve(
     server.loading("Opening the database…");
     // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
+    let kept_bytes = config.prune.target();
     let store: Arc<dyn Store> =
-        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?);
+        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half, kept_bytes })?);
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
     refuse_lost(&*store, config, directory, witness.as_ref())?;
+    refuse_pruned(&*store, config, directory)?;
 
     server.loading("Loading the chain…");
     let known = Arc::new(KnownSignatures::default());
@@ -240,6 +269,20 @@ fn refuse_lost(
     Err(NodeError::DatabaseLost { height, hash, database: directory.database(), witness: directory.witness() })
 }
 
+/// A directory whose old blocks were deleted is used only by who wants that; an index does not begin amid a chain.
+fn refuse_pruned(store: &dyn Store, config: &Config, directory: &DataDir) -> Result<(), NodeError> {
+    let Some(from) = schema::pruned(store)?.map(|pruned| pruned.bodies_from) else { return Ok(()) };
+    let path = directory.path().to_owned();
+    if !config.prune.is_on() {
+        return Err(NodeError::Pruned { directory: path, from });
+    }
+    let behind = index::progress(store).into_iter().find(|(_, reached)| reached.get().saturating_add(1) < from.get());
+    match behind.filter(|_| config.index) {
+        Some((index, reached)) => Err(NodeError::IndexBelowPruned { directory: path, index, reached, from }),
+        None => Ok(()),
+    }
+}
+
 /// Until the node is to stop; the fault, if that is why.
 async fn wait(chain: &ChainHandle, stop: &Stop) -> Option<String> {
     let mut fault = chain.fault_watch();
@@ -258,6 +301,8 @@ struct Parts {
     mempool_loaded: Arc<AtomicBool>,
     mempool_thread: JoinHandle<()>,
     witness_thread: JoinHandle<()>,
+    pruner: Option<Arc<Pruner>>,
+    prune_thread: Option<JoinHandle<()>>,
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
@@ -310,10 +355,33 @@ impl Parts {
         let mempool_thread = keep_mempool(mempool.clone(), directory.mempool(), mempool_loaded.clone(), stop.clone())
             .map_err(system("starting the mempool"))?;
         let indexes = indexes.map(Arc::new);
+        let database = directory.database();
+        let pruner = config.prune.is_on().then(|| {
+            let measure = Box::new(move || folder_bytes(&database));
+            Arc::new(Pruner::new(config.prune, chain.clone(), store.clone(), indexes.clone(), measure))
+        });
+        let prune_thread = match pruner.as_ref().filter(|pruner| pruner.limits().is_automatic()) {
+            Some(pruner) => {
+                let stop = stop.requested.clone();
+                Some(pruner.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?)
+            }
+            None => None,
+        };
         let witness_thread =
             keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
                 .map_err(system("starting threads"))?;
-        Ok(Self { mempool, mempool_loaded, mempool_thread, witness_thread, indexes, templates, miner, peers })
+        Ok(Self {
+            mempool,
+            mempool_loaded,
+            mempool_thread,
+            witness_thread,
+            pruner,
+            prune_thread,
+            indexes,
+            templates,
+            miner,
+            peers,
+        })
     }
 
     fn context(
@@ -332,6 +400,7 @@ impl Parts {
             mock_clock: clock.mock.clone(),
             chain: chain.clone(),
             indexes: self.indexes.clone(),
+            pruner: self.pruner.clone(),
             mempool: self.mempool.clone(),
             mempool_loaded: self.mempool_loaded.clone(),
             templates: self.templates.clone(),
@@ -357,6 +426,9 @@ impl Parts {
         }
         if self.witness_thread.join().is_err() {
             tracing::error!("the thread that writes the tip down panicked");
+        }
+        if self.prune_thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that deletes old blocks panicked");
         }
         let loaded = self.mempool_loaded.load(Ordering::SeqCst);
         // A file that was not read to its end still holds more than memory does.

@@ -33,6 +33,13 @@ const BLOCKCHAIN_INFO: Kind = Kind::Object(&[
     Field::new("chainwork", Kind::Hash, "Cumulative work."),
     Field::new("size_on_disk", Kind::Integer, "Bytes of the database; 0 in memory."),
     Field::new("pruned", Kind::Bool, "Whether old blocks are dropped."),
+    Field::optional("pruneheight", Kind::Integer, "If so, the lowest height from which on every block is here."),
+    Field::optional("automatic_pruning", Kind::Bool, "If so, whether that happens by itself."),
+    Field::optional(
+        "prune_target_size",
+        Kind::Integer,
+        "If it does, the bytes that may be kept: of bodies (--prune), or of the database (--max-disk).",
+    ),
     Field::new("network", NETWORK, "Which network this is."),
     WARNINGS,
 ]);
@@ -133,6 +140,16 @@ pub(super) const METHODS: &[Method] = &[
         Kind::OneOf(&[Kind::Hex, HEADER]),
         "A block's header.",
     ),
+    Method {
+        group: Group::Control,
+        ..row(
+            "pruneblockchain",
+            &[Param::required("height", Kind::Integer, "Up to this one; above 1,000,000,000 a Unix time.")],
+            Kind::Integer,
+            "Deletes the bodies of old blocks, for a node that runs with --prune: the last height deleted, -1 if none. The \
+             newest 288 blocks stay, and those that an index has not read.",
+        )
+    },
     row("getchaintips", &[], Kind::Array(&CHAIN_TIP), "All branches that the node knows, the active one first."),
     row("getdifficulty", &[], Kind::Number, "The tip's difficulty, against the easiest possible target of Bitcoin."),
     row(

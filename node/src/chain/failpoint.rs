@@ -28,8 +28,13 @@ pub const BEFORE_INDEX: &str = "before-index-write";
 /// After an index has written.
 pub const AFTER_INDEX: &str = "after-index-write";
 
+/// Before old blocks are deleted.
+pub const BEFORE_PRUNE: &str = "before-prune";
+/// After they are deleted, before their room is given back.
+pub const AFTER_PRUNE: &str = "after-prune";
+
 /// Every place, for tests that visit each.
-pub const ALL: [&str; 9] = [
+pub const ALL: [&str; 11] = [
     BEFORE_FLUSH,
     AFTER_FLUSH,
     AFTER_WRITE_AHEAD,
@@ -39,6 +44,8 @@ pub const ALL: [&str; 9] = [
     BEFORE_GENESIS,
     BEFORE_INDEX,
     AFTER_INDEX,
+    BEFORE_PRUNE,
+    AFTER_PRUNE,
 ];
 
 struct Armed {

@@ -134,7 +134,7 @@ impl ChainCore {
     }
 
     /// Stores everything in the middle of a load or reorganisation. Readers see it only if the tip is no step back.
-    fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
+    pub(super) fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
         self.store_changes(now)?;
         if self.state.header.work >= self.shared.view().tip.header.work {
             self.publish()?;
@@ -170,6 +170,9 @@ impl ChainCore {
                 batch.put_height(Height::new(height), None);
             }
             batch.put_tip(&self.state);
+            if let Some(pruned) = &self.pruned {
+                batch.put_pruned(pruned);
+            }
         }
         self.store.write(batch, Durability::Synced)?;
         failpoint::pass(failpoint::AFTER_FLUSH);
@@ -178,7 +181,7 @@ impl ChainCore {
         Ok(())
     }
 
-    fn put_headers(&mut self, batch: &mut Batch) {
+    pub(super) fn put_headers(&mut self, batch: &mut Batch) {
         for id in self.tree.take_dirty() {
             batch.put_header(&self.tree.node(id).hash(), &self.tree.row(id));
         }
@@ -255,7 +258,8 @@ impl ChainCore {
         self.sequence += 1;
         self.note_progress();
         let reader = self.store.snapshot()?;
-        let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.tips());
+        let (network, tips) = (self.network.clone(), self.tips());
+        let view = View::new(self.state, self.sequence, network, reader, tips, self.pruned);
         self.shared.publish(Arc::new(view));
         Ok(())
     }

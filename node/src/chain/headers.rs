@@ -32,7 +32,7 @@ pub struct KnownHeader {
     pub state: HeaderState,
     /// The header.
     pub header: Header,
-    /// Whether its body is here.
+    /// Whether its body is here, or was until it was pruned.
     pub has_body: bool,
     /// Whether it was once part of the active chain: then its body has been fully validated.
     pub connected: bool,
@@ -52,7 +52,7 @@ impl From<&Node> for KnownHeader {
         Self {
             state: node.state,
             header: node.header,
-            has_body: node.has(flags::BODY),
+            has_body: node.had_body(),
             connected: node.has(flags::CONNECTED),
             bad: node.is_bad(),
         }
@@ -74,6 +74,11 @@ impl Headers {
     pub fn best(&self) -> KnownHeader {
         let tree = self.0.read();
         tree.node(tree.best_header()).into()
+    }
+
+    /// Bytes of the bodies that are here.
+    pub fn body_bytes(&self) -> u64 {
+        self.0.read().body_bytes()
     }
 
     /// The block of the branch that ends in `hash` at a height.
@@ -126,7 +131,7 @@ impl Headers {
         let Some(last) = tree.ancestor(id, last) else { return Vec::new() };
         let within: Vec<NodeId> =
             tree.branch(last).take((tree.node(last).height().get() - complete) as usize).collect();
-        let missing = within.iter().rev().map(|id| tree.node(*id)).filter(|node| !node.has(flags::BODY));
+        let missing = within.iter().rev().map(|id| tree.node(*id)).filter(|node| !node.had_body());
         missing.take(max).map(|node| KnownHeader::from(node).point()).collect()
     }
 }
@@ -173,6 +178,18 @@ impl SharedTree {
 
     pub fn drop_body(&self, id: NodeId) {
         self.0.write().drop_body(id);
+    }
+
+    pub fn prune_body(&self, id: NodeId) {
+        self.0.write().prune_body(id);
+    }
+
+    pub fn body_bytes(&self) -> u64 {
+        self.0.read().body_bytes()
+    }
+
+    pub fn ancestor(&self, id: NodeId, height: u32) -> Option<NodeId> {
+        self.0.read().ancestor(id, height)
     }
 
     pub fn reconsider(&self, id: NodeId) {

@@ -2,11 +2,13 @@
 
 use super::audit::AuditVerdict;
 use super::chain::{ChainCore, Now, Origin};
+use super::prune::{PruneGoal, PruneReport};
 use super::writer::LoadReport;
 use super::{Accepted, HeadersTaken, SubmitError};
 use parking_lot::{Condvar, Mutex};
 use setara_core::block::{EncodedBlock, Header};
 use setara_core::hash::BlockHash;
+use setara_core::height::Height;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,6 +38,7 @@ pub(super) enum Command {
     Reconsider(BlockHash, Reply<Result<(), SubmitError>>),
     Flush(Reply<Result<(), SubmitError>>),
     Tick(Reply<Result<(), SubmitError>>),
+    Prune(PruneGoal, Height, Reply<Result<PruneReport, SubmitError>>),
     Audited(Box<AuditVerdict>),
 }
 
@@ -54,6 +57,7 @@ impl Command {
             Self::Reconsider(hash, reply) => drop(reply.send(core.reconsider(&hash, now()))),
             Self::Flush(reply) => drop(reply.send(core.flush_now(now()))),
             Self::Tick(reply) => drop(reply.send(core.tick(now()))),
+            Self::Prune(goal, limit, reply) => drop(reply.send(core.prune(goal, limit, now()))),
             // A fault found by the audit is remembered in the chain.
             Self::Audited(verdict) => drop(core.finish_audit(*verdict, now())),
         }

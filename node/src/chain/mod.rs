@@ -24,6 +24,7 @@ mod inbox;
 mod intake;
 mod known;
 mod open;
+mod prune;
 mod reorg;
 mod step;
 mod tree;
@@ -40,6 +41,7 @@ pub use early::{EARLY_BLOCKS_MAX, EARLY_BYTES_MAX};
 pub use events::TipInfo;
 pub use headers::{HeaderPoint, Headers, KnownHeader};
 pub use known::KnownSignatures;
+pub use prune::{KEEP_BODIES, KEEP_UNDO, PruneGoal, PruneReport};
 pub use verify::{BATCH_SIGNATURES, Verifier};
 pub use view::{ChainTip, CoinsTotal, StoredHeader, TipStatus, UPDATES_MAX, Updates, View};
 pub use writer::{ChainHandle, LoadReport, Progress};
@@ -98,6 +100,9 @@ pub enum SubmitError {
     /// Either it is wrong or this node's coins are: an audit is running.
     #[error("set aside while this node's coins are being audited: {0}")]
     SetAside(RuleError),
+    /// Taking it back needs undo data that have been deleted.
+    #[error("block {0} is deeper than what this pruned node can take back")]
+    Pruned(BlockHash),
     /// This node failed; the block was not judged.
     #[error("{0}")]
     Fault(ChainFault),
@@ -115,6 +120,7 @@ impl SubmitError {
             | Self::InvalidParent(_)
             | Self::MissingParent(_)
             | Self::Undecodable(_)
+            | Self::Pruned(_)
             | Self::Fault(_)
             | Self::Stopping => None,
         }

@@ -4,9 +4,10 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
-use crate::store::schema::{self, HeaderRow};
+use crate::store::schema::{self, HeaderRow, Pruned};
 use crate::store::{Column, Direction, Reader, StoreError};
 use setara_core::block::Block;
+use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
@@ -96,6 +97,7 @@ pub struct View {
     network: Arc<Network>,
     reader: Arc<dyn Reader>,
     tips: Vec<ChainTip>,
+    pruned: Option<Pruned>,
 }
 
 impl View {
@@ -105,14 +107,17 @@ impl View {
         network: Arc<Network>,
         reader: Arc<dyn Reader>,
         tips: Vec<ChainTip>,
+        pruned: Option<Pruned>,
     ) -> Self {
-        Self { tip, sequence, network, reader, tips }
+        Self { tip, sequence, network, reader, tips, pruned }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
-        Ok(Self { tip, sequence: self.sequence, network: self.network.clone(), reader, tips: self.tips.clone() })
+        let pruned = schema::pruned(&*reader)?;
+        let (network, tips) = (self.network.clone(), self.tips.clone());
+        Ok(Self { tip, sequence: self.sequence, network, reader, tips, pruned })
     }
 
     /// The tip in brief.
@@ -128,6 +133,16 @@ impl View {
     /// The snapshot itself, for indexes.
     pub fn reader(&self) -> &Arc<dyn Reader> {
         &self.reader
+    }
+
+    /// What has been deleted to save space, if anything has.
+    pub const fn pruned(&self) -> Option<Pruned> {
+        self.pruned
+    }
+
+    /// Lowest height from which on every body of the active chain is here.
+    pub fn bodies_from(&self) -> Height {
+        self.pruned.map_or(Height::GENESIS, |pruned| pruned.bodies_from)
     }
 
     /// The ends of all branches.
@@ -151,18 +166,27 @@ impl View {
         Ok(self.hash_at(row.height)? == Some(*hash))
     }
 
-    /// A block's encoding, on any branch.
+    /// A block's encoding, on any branch. That of genesis is always here.
     pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(codec::encode(self.network.genesis())));
+        }
         schema::body(&*self.reader, hash)
     }
 
     /// A block, on any branch.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(self.network.genesis().clone()));
+        }
         schema::block(&*self.reader, hash)
     }
 
-    /// What a block changed; there for every block that was ever connected.
+    /// What a block changed; there for every block that was ever connected, unless it was pruned.
     pub fn undo(&self, hash: &BlockHash) -> Result<Option<BlockDelta>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(BlockDelta::genesis(&self.network)));
+        }
         schema::undo(&*self.reader, hash)
     }
 

@@ -8,6 +8,7 @@ use super::chain::{ChainCore, ChainOptions, Now, Origin};
 use super::events::{Shared, TipInfo};
 use super::headers::Headers;
 use super::inbox::{Blocks, Command, Done, Import, Inbox, QUEUE_COMMANDS, Reply, Work};
+use super::prune::{PruneGoal, PruneReport};
 use super::verify::{Encoded, Feed, Verifier};
 use super::view::{ChainTip, View};
 use super::{Accepted, ChainFault, HeadersTaken, SubmitError};
@@ -200,6 +201,11 @@ impl ChainHandle {
     /// Takes back every verdict on this block, those below and those above; they are judged anew.
     pub fn reconsider(&self, hash: BlockHash) -> Result<(), SubmitError> {
         self.ask(|reply| Command::Reconsider(hash, reply))?
+    }
+
+    /// Deletes old bodies and undo records, as many as one step takes, none above `limit`; see [`PruneReport::more`].
+    pub fn prune(&self, goal: PruneGoal, limit: Height) -> Result<PruneReport, SubmitError> {
+        self.ask(|reply| Command::Prune(goal, limit, reply))?
     }
 
     /// Stores and shows everything connected so far.

@@ -7,6 +7,7 @@ use crate::index::{IndexError, IndexStatus, IndexView, Indexes};
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use crate::p2p::shell::PeerNetwork;
+use crate::prune::Pruner;
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::network::Network;
@@ -30,6 +31,8 @@ pub struct RpcContext {
     pub chain: ChainHandle,
     /// Transactions and addresses, unless switched off.
     pub indexes: Option<Arc<Indexes>>,
+    /// What deletes old blocks, if anything does.
+    pub pruner: Option<Arc<Pruner>>,
     /// Unconfirmed transactions.
     pub mempool: Arc<Mempool>,
     /// Whether the last run's mempool has been read back.

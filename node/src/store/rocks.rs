@@ -1,7 +1,9 @@
 //! The store on disk: RocksDB, one column family per column.
 //!
 //! - Coins: bloom filters and hashed data blocks, as they are looked up by exact key; LZ4.
-//! - Bodies and undo records: blob files, so that compaction never rewrites them.
+//! - Bodies and undo records: blob files, so that compaction never rewrites them. Their keys lie in tables apart, a hundred
+//!   bytes a block; compacting those after a deletion ([`Store::reclaim`]) costs next to nothing, and a blob file all of
+//!   whose rows are gone is removed whole. Bodies come roughly in the order of heights, so files die one by one.
 //! - Every block of every file is checksummed; after a crash the write-ahead log is replayed up to its first broken
 //!   record, and a log file that the manifest knows but the disk has lost is refused.
 //! - The first failed write poisons the store: after a failed fsync the kernel may have dropped the very pages that a
@@ -10,9 +12,9 @@
 use super::{Batch, Column, Direction, Durability, Reader, Rows, Store, StoreError};
 use parking_lot::Mutex;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBRecoveryMode, DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions,
+    SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,6 +30,10 @@ const BLOB_BYTES_MIN: u64 = 4 << 10;
 const BLOB_FILE_BYTES: u64 = 256 << 20;
 /// Write-ahead logs are dropped by flushing idle columns once they reach this: it bounds the replay at start.
 const WAL_BYTES_MAX: u64 = 512 << 20;
+/// The same where disk is dear.
+const WAL_BYTES_MAX_PRUNED: u64 = 64 << 20;
+/// A node that prunes has its bodies in at least so many files, as one that is dead but for a row is not removed.
+const KEPT_FILES_MIN: u64 = 16;
 /// RocksDB's own log: small, and few of them.
 const LOG_FILE_BYTES: usize = 4 << 20;
 const LOG_FILES: usize = 4;
@@ -41,11 +47,13 @@ const CACHE_BYTES_MIN: usize = 8 << 20;
 pub struct RocksOptions {
     /// Memory for cached blocks and for writes not yet in tables, together.
     pub memory_bytes: usize,
+    /// Where old bodies are deleted, the bytes of bodies that are kept: files are then so small that they die soon.
+    pub kept_bytes: Option<u64>,
 }
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { memory_bytes: 128 << 20 }
+        Self { memory_bytes: 128 << 20, kept_bytes: None }
     }
 }
 
@@ -82,7 +90,10 @@ impl RocksStore {
         refuse_remains(path)?;
         let cache_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
         let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
-        let shared = database_options(write_bytes);
+        let mut shared = database_options(write_bytes);
+        if options.kept_bytes.is_some() {
+            shared.set_max_total_wal_size(WAL_BYTES_MAX_PRUNED);
+        }
         let cache = Cache::new_lru_cache(cache_bytes);
         let mut names: Vec<String> = Column::ALL.iter().map(|column| column.name().to_owned()).collect();
         // A newer version's columns are opened too, so that its format can be read and named.
@@ -94,7 +105,12 @@ impl RocksStore {
         }
         let families = names.iter().map(|name| {
             let column = Column::ALL.into_iter().find(|column| column.name() == name);
-            ColumnFamilyDescriptor::new(name, column_options(column, &cache, write_bytes))
+            let mut family = column_options(column, &cache, write_bytes);
+            if let (Some(Column::Bodies | Column::Undo), Some(kept)) = (column, options.kept_bytes) {
+                let bytes = kept / KEPT_FILES_MIN;
+                family.set_write_buffer_size(usize::try_from(bytes).unwrap_or(usize::MAX).clamp(1 << 20, write_bytes));
+            }
+            ColumnFamilyDescriptor::new(name, family)
         });
         let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
         Ok(Self(Arc::new(Inner { db, path: path.to_owned(), poisoned: Mutex::new(None) })))
@@ -306,6 +322,32 @@ impl Store for RocksStore {
         options.set_wait(true);
         inner.db.flush_cfs_opt(&families, &options).map_err(|error| backend("closing", &inner.path, &error))
     }
+
+    fn reclaim(&self, columns: &[Column]) -> Result<(), StoreError> {
+        // The log holds what was deleted for as long as any column has something that is in it alone.
+        self.settle()?;
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        options.set_exclusive_manual_compaction(false);
+        for column in columns {
+            // An error of a compaction is one of the database, which refuses the next write.
+            self.0.db.compact_range_cf_opt(self.0.family(*column), None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(())
+    }
+
+    fn column_bytes(&self, column: Column) -> Result<u64, StoreError> {
+        let bytes = |name: &str| {
+            let value = self.0.db.property_int_value_cf(self.0.family(column), name);
+            value.map(Option::unwrap_or_default).map_err(|error| self.0.failed(&error))
+        };
+        Ok(bytes("rocksdb.total-sst-files-size")? + bytes("rocksdb.total-blob-file-size")?)
+    }
+}
+
+impl RocksStore {
+    /// What the write-ahead log may take on disk where bodies are deleted.
+    pub const LOG_BYTES_PRUNED: u64 = WAL_BYTES_MAX_PRUNED;
 }
 
 impl OwnedSnapshot {

@@ -8,7 +8,7 @@
 //! | coins | txid, index (u32 BE) | [`Coin`] |
 //! | heights | height (u32 BE) | hash of the active chain's block |
 //! | tx_index, address_index | see `index/` | |
-//! | meta | `format`, `genesis`, `tip`, `lattice` + bucket, `cursor/` + index | see below |
+//! | meta | `format`, `genesis`, `tip`, `pruned`, `lattice` + bucket, `cursor/` + index | see below |
 //!
 //! *Sealed* values end in the CRC-32 of what precedes them, checked at every read: a rotten body or undo record is an
 //! error, never data. RocksDB checksums everything once more, block by block.
@@ -30,6 +30,7 @@ const KEY_FORMAT: &[u8] = b"format";
 const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
 const KEY_LATTICE: &[u8] = b"lattice";
+const KEY_PRUNED: &[u8] = b"pruned";
 /// Start of the keys under which followers keep the block they have reached.
 const KEY_CURSOR: &[u8] = b"cursor/";
 
@@ -90,8 +91,10 @@ pub mod flags {
     pub const FAILED: u8 = 8;
     /// The operator does not want it.
     pub const INVALIDATED: u8 = 16;
+    /// The body was here, in the active chain, and was deleted to save space.
+    pub const PRUNED: u8 = 32;
     /// Every bit of this format.
-    pub const ALL: u8 = BODY | SIGNED | CONNECTED | FAILED | INVALIDATED;
+    pub const ALL: u8 = BODY | SIGNED | CONNECTED | FAILED | INVALIDATED | PRUNED;
 }
 
 impl Codec for HeaderRow {
@@ -122,6 +125,28 @@ impl Codec for HeaderRow {
             chain_tx_count: reader.u64()?,
         };
         if row.flags & !flags::ALL == 0 { Ok(row) } else { Err(CodecError::NonCanonical) }
+    }
+}
+
+/// How far down the active chain's data reaches, once something was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Lowest height from which on every body is here.
+    pub bodies_from: Height,
+    /// Lowest height from which on every undo record is here; never above that of the bodies.
+    pub undo_from: Height,
+}
+
+impl Codec for Pruned {
+    const MIN_SIZE: u64 = 2;
+
+    fn write(&self, writer: &mut Writer) {
+        writer.u32(self.bodies_from.get());
+        writer.u32(self.undo_from.get());
+    }
+
+    fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { bodies_from: Height::new(reader.u32()?), undo_from: Height::new(reader.u32()?) })
     }
 }
 
@@ -206,6 +231,12 @@ pub fn tip(reader: &dyn Reader) -> Result<Option<ChainState>, StoreError> {
     decoded(&value, || "the tip".to_owned()).map(Some)
 }
 
+/// Reads what has been pruned, if anything has.
+pub fn pruned(reader: &dyn Reader) -> Result<Option<Pruned>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_PRUNED)? else { return Ok(None) };
+    decoded(&value, || "the pruned heights".to_owned()).map(Some)
+}
+
 /// Key of a lattice bucket.
 fn bucket_key(bucket: u8) -> Vec<u8> {
     [KEY_LATTICE, &[bucket]].concat()
@@ -246,6 +277,8 @@ pub trait PutRows {
     fn put_height(&mut self, height: Height, hash: Option<&BlockHash>);
     /// Sets the tip's state.
     fn put_tip(&mut self, tip: &ChainState);
+    /// Sets what has been pruned.
+    fn put_pruned(&mut self, pruned: &Pruned);
     /// Sets one bucket of the lattice.
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice);
     /// Sets the block that a follower has reached, or forgets it.
@@ -286,6 +319,10 @@ impl PutRows for Batch {
 
     fn put_tip(&mut self, tip: &ChainState) {
         self.put(Column::Meta, KEY_TIP, &codec::encode(tip));
+    }
+
+    fn put_pruned(&mut self, pruned: &Pruned) {
+        self.put(Column::Meta, KEY_PRUNED, &codec::encode(pruned));
     }
 
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice) {

@@ -8,6 +8,7 @@ mod disk;
 mod headers;
 mod import;
 mod model;
+mod prune;
 mod sides;
 mod threads;
 mod tree;

@@ -1,7 +1,7 @@
 //! What each event means to which part of the brain.
 
 use super::blocks::Ask;
-use super::greeting::{self, Introduction};
+use super::greeting::{self, Introduction, serves};
 use super::interface::{Action, Actions, Desk, Ending, Link, PeerId, TransactionVerdict};
 use super::peer::Peer;
 use super::penalty::{Offence, Penalty};
@@ -50,7 +50,7 @@ impl Parts {
             agent: &self.options.agent,
             network: desk.chain.network(),
             link,
-            serves: (0, desk.chain.view().tip.height().get()),
+            serves: serves(desk),
             nonce: peer.nonce,
             listen_port: self.options.listen_port,
             time: desk.now.unix_seconds,

@@ -40,6 +40,7 @@ pub fn handler(name: &str) -> Option<Handler> {
         "getdifficulty" => Work(blockchain::getdifficulty),
         "getblockheader" => Work(blockchain::getblockheader),
         "getblock" => Work(blockchain::getblock),
+        "pruneblockchain" => Work(blockchain::pruneblockchain),
         "getchaintips" => Work(blockchain::getchaintips),
         "getdeploymentinfo" => Work(blockchain::getdeploymentinfo),
         "invalidateblock" => Work(blockchain::invalidateblock),
