@@ -85,7 +85,7 @@ impl ChainCore {
         let mut below = from;
         while below < end && below - from < STEP_BLOCKS && wanted(below, body_bytes) {
             let node = self.tree.node(self.active[below as usize]);
-            if node.has(flags::BODY) {
+            if below > 0 && node.has(flags::BODY) {
                 body_bytes = body_bytes.saturating_sub(u64::from(node.size));
             }
             below += 1;

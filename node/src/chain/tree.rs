@@ -118,7 +118,7 @@ pub struct HeaderTree {
     /// The header with the most work that is not bad, its body here or not; the first known on equal work.
     best_header: NodeId,
     last_sequence: u64,
-    /// Bytes of the bodies that are here.
+    /// Bytes of the bodies that are here, but for that of genesis, which is the network's.
     body_bytes: u64,
     /// Nodes that differ from what is stored.
     dirty: BTreeSet<NodeId>,
@@ -153,7 +153,7 @@ impl HeaderTree {
             leaves: BTreeSet::from([id]),
             best_header: id,
             last_sequence: 0,
-            body_bytes: u64::from(size),
+            body_bytes: 0,
             dirty: BTreeSet::from([id]),
         };
         tree.candidates.insert(tree.rank(id));
@@ -332,7 +332,7 @@ impl HeaderTree {
         }
     }
 
-    /// Bytes of the bodies that are here.
+    /// Bytes of the bodies that are here, but for that of genesis.
     pub const fn body_bytes(&self) -> u64 {
         self.body_bytes
     }

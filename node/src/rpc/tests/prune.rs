@@ -42,8 +42,10 @@ fn rpc_pruneblockchain_and_pruned_blocks_read_as_in_core() {
     let block = builder.mine(vec![payment.clone()]);
     node.chain.submit(block.clone()).unwrap();
     grow(&node, &mut builder, KEEP_BODIES + 7);
-    // Both indexes have read them.
-    node.ask("getaddressbalance", json!([node.text(0)]));
+    let read = |name: &str| node.ask("getindexinfo", json!([name]))[name]["synced"] == true;
+    while !(read("txindex") && read("addressindex")) {
+        std::thread::yield_now();
+    }
     let tip = i64::from(builder.height());
     assert_eq!(refused(tip + 1), (-8, "Blockchain is shorter than the attempted prune height.".to_owned()));
     let message = "Could not find block with at least the specified timestamp.".to_owned();
