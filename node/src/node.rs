@@ -360,7 +360,7 @@ impl Parts {
             let measure = Box::new(move || folder_bytes(&database));
             Arc::new(Pruner::new(config.prune, chain.clone(), store.clone(), indexes.clone(), measure))
         });
-        let prune_thread = match pruner.as_ref().filter(|pruner| pruner.limits().is_automatic()) {
+        let prune_thread = match &pruner {
             Some(pruner) => {
                 let stop = stop.requested.clone();
                 Some(pruner.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?)

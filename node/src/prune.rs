@@ -9,11 +9,12 @@
 
 use crate::chain::{ChainHandle, PruneGoal, SubmitError};
 use crate::index::Indexes;
-use crate::store::{Column, Store};
+use crate::store::Store;
 use parking_lot::Mutex;
 use setara_core::height::Height;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,9 @@ use std::time::{Duration, Instant};
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two complaints that the limit cannot be kept.
 const COMPLAINT_INTERVAL: Duration = Duration::from_secs(3_600);
+/// How long whoever reads an older state of the chain is waited for, and between two looks.
+const RECLAIM_PATIENCE: Duration = Duration::from_secs(5);
+const RECLAIM_INTERVAL: Duration = Duration::from_millis(50);
 /// Parts of a limit: bodies go once less than one is free, until two are.
 const PARTS: u64 = 16;
 
@@ -82,6 +86,8 @@ pub struct Pruner {
     indexes: Option<Arc<Indexes>>,
     disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     complained: Mutex<Option<Instant>>,
+    /// Whether room is to be given back.
+    due: AtomicBool,
 }
 
 impl Pruner {
@@ -93,7 +99,7 @@ impl Pruner {
         indexes: Option<Arc<Indexes>>,
         disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     ) -> Self {
-        Self { limits, chain, store, indexes, disk_bytes, complained: Mutex::new(None) }
+        Self { limits, chain, store, indexes, disk_bytes, complained: Mutex::new(None), due: AtomicBool::new(false) }
     }
 
     /// What it keeps to.
@@ -101,7 +107,7 @@ impl Pruner {
         &self.limits
     }
 
-    /// The thread that deletes blocks by itself.
+    /// The thread that deletes blocks by itself, or only gives room back that a caller made.
     pub fn spawn(self: &Arc<Self>, stop: impl Fn() -> bool + Send + 'static) -> io::Result<JoinHandle<()>> {
         let pruner = self.clone();
         std::thread::Builder::new().name("prune".to_owned()).spawn(move || {
@@ -126,6 +132,7 @@ impl Pruner {
 
     /// Deletes what is too much, if anything.
     pub fn keep(&self, stop: &dyn Fn() -> bool) -> Result<(), PruneError> {
+        self.reclaim(Instant::now(), stop)?;
         if let Some(PruneMode::Bodies(most)) = self.limits.mode {
             let part = most / PARTS;
             if self.chain.headers().body_bytes() > most - part {
@@ -161,13 +168,28 @@ impl Pruner {
             }
         }
         if moved {
-            let columns = [Column::Bodies, Column::Undo];
-            self.store.reclaim(&columns)?;
+            self.due.store(true, Ordering::SeqCst);
+            self.reclaim(started + RECLAIM_PATIENCE, stop)?;
             let view = self.chain.view();
             let seconds = started.elapsed().as_secs_f32();
             tracing::info!(blocks, bodies_from = %view.bodies_from(), seconds, "old blocks were deleted");
         }
         Ok(blocks)
+    }
+
+    /// Gives the room back, once nobody reads the chain as it was any more; if that is not so by `until`, later.
+    fn reclaim(&self, until: Instant, stop: &dyn Fn() -> bool) -> Result<(), PruneError> {
+        while self.due.load(Ordering::SeqCst) {
+            if self.store.reclaim()? {
+                self.due.store(false, Ordering::SeqCst);
+            } else if Instant::now() >= until || stop() {
+                break;
+            } else {
+                let seen = self.chain.view().info().sequence;
+                self.chain.wait_past(seen, RECLAIM_INTERVAL);
+            }
+        }
+        Ok(())
     }
 
     fn complain(&self, bytes: u64, most: u64) {

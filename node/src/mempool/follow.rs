@@ -68,7 +68,12 @@ impl Mempool {
     /// Moves to the chain's newest view. Cheap when there is nothing new; every public method starts with it.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         let at = |inner: &Inner| inner.view.tip.hash();
-        if self.chain.view().tip.hash() == at(&self.inner.lock()) {
+        let newest = self.chain.view();
+        if let Some(mut inner) = Some(self.inner.lock()).filter(|inner| at(inner) == newest.tip.hash()) {
+            // The same tip, perhaps with less below it: the older view would hold what was deleted.
+            if newest.info().sequence > inner.view.info().sequence {
+                inner.view = newest;
+            }
             return Ok(());
         }
         let _one = self.following.lock();

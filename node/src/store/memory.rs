@@ -237,8 +237,8 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn reclaim(&self, _: &[Column]) -> Result<(), StoreError> {
-        Ok(())
+    fn reclaim(&self) -> Result<bool, StoreError> {
+        Ok(true)
     }
 
     fn column_bytes(&self, column: Column) -> Result<u64, StoreError> {

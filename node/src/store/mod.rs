@@ -189,8 +189,9 @@ pub trait Store: Reader {
     /// Moves everything written to where it stays: a store that is closed after this needs no log to be whole.
     fn settle(&self) -> Result<(), StoreError>;
 
-    /// Gives the room of rows deleted from `columns` back to the disk, as far as no snapshot holds them. May take long.
-    fn reclaim(&self, columns: &[Column]) -> Result<(), StoreError>;
+    /// Gives the room of bodies and undo records that were deleted back to the disk. `false`: a snapshot still holds them,
+    /// nothing was done. May take long.
+    fn reclaim(&self) -> Result<bool, StoreError>;
 
     /// Bytes that a column takes where it stays; what was written last may not count yet.
     fn column_bytes(&self, column: Column) -> Result<u64, StoreError>;

@@ -18,6 +18,7 @@ use rocksdb::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bits per key of the coins' bloom filters: 1 % of look-ups of missing coins reach a block.
 const BLOOM_BITS: f64 = 10.0;
@@ -61,6 +62,8 @@ struct Inner {
     db: DB,
     path: PathBuf,
     poisoned: Mutex<Option<String>>,
+    /// Sequence of the last write that deleted bodies or undo records: older snapshots hold them.
+    deleted_at: AtomicU64,
 }
 
 /// A store in a directory. Clones share it; it closes with the last clone or snapshot.
@@ -113,7 +116,12 @@ impl RocksStore {
             ColumnFamilyDescriptor::new(name, family)
         });
         let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
-        Ok(Self(Arc::new(Inner { db, path: path.to_owned(), poisoned: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner {
+            db,
+            path: path.to_owned(),
+            poisoned: Mutex::new(None),
+            deleted_at: AtomicU64::new(0),
+        })))
     }
 }
 
@@ -295,10 +303,14 @@ impl Store for RocksStore {
         }
         // Twelve bytes of head, and at most eleven of tags and lengths for each change.
         let mut changes = WriteBatch::with_capacity_bytes(12 + batch.size() + 11 * batch.len());
+        let mut deletes = false;
         for (column, key, value) in batch.changes() {
             match value {
                 Some(value) => changes.put_cf(inner.family(column), key, value),
-                None => changes.delete_cf(inner.family(column), key),
+                None => {
+                    deletes |= matches!(column, Column::Bodies | Column::Undo);
+                    changes.delete_cf(inner.family(column), key);
+                }
             }
         }
         let mut options = WriteOptions::default();
@@ -309,7 +321,11 @@ impl Store for RocksStore {
             let error = backend("writing to", &inner.path, &error);
             inner.poisoned.lock().get_or_insert_with(|| error.to_string());
             error
-        })
+        })?;
+        if deletes {
+            inner.deleted_at.store(inner.db.latest_sequence_number(), Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn settle(&self) -> Result<(), StoreError> {
@@ -323,17 +339,22 @@ impl Store for RocksStore {
         inner.db.flush_cfs_opt(&families, &options).map_err(|error| backend("closing", &inner.path, &error))
     }
 
-    fn reclaim(&self, columns: &[Column]) -> Result<(), StoreError> {
+    fn reclaim(&self) -> Result<bool, StoreError> {
+        let oldest = self.0.db.property_int_value("rocksdb.oldest-snapshot-sequence");
+        let oldest = oldest.map_err(|error| self.0.failed(&error))?.filter(|sequence| *sequence > 0);
+        if oldest.is_some_and(|oldest| oldest < self.0.deleted_at.load(Ordering::SeqCst)) {
+            return Ok(false);
+        }
         // The log holds what was deleted for as long as any column has something that is in it alone.
         self.settle()?;
         let mut options = CompactOptions::default();
         options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
         options.set_exclusive_manual_compaction(false);
-        for column in columns {
+        for column in [Column::Bodies, Column::Undo] {
             // An error of a compaction is one of the database, which refuses the next write.
-            self.0.db.compact_range_cf_opt(self.0.family(*column), None::<&[u8]>, None::<&[u8]>, &options);
+            self.0.db.compact_range_cf_opt(self.0.family(column), None::<&[u8]>, None::<&[u8]>, &options);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn column_bytes(&self, column: Column) -> Result<u64, StoreError> {
