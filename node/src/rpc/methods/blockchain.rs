@@ -176,6 +176,8 @@ pub(super) fn pruneblockchain(context: &RpcContext, args: &Args) -> Outcome {
     if height > tip {
         return Err(RpcError::parameter("Blockchain is shorter than the attempted prune height."));
     }
+    // What it reads would be held on to.
+    drop(view);
     pruner.prune_through(Height::new(height)).map_err(|error| match error {
         PruneError::Chain(error) => submit_failed(error),
         PruneError::Store(error) => store_failed(error),
