@@ -87,6 +87,7 @@ fn node(runtime: &Runtime, network: &Arc<Network>) -> Node {
         mining_address: None,
         peers: None,
         private_broadcast: false,
+        folder: directory.path().to_owned(),
         disk_bytes: Box::new(|| 0),
         notices: Vec::new(),
         shutdown,

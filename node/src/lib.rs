@@ -17,6 +17,7 @@ pub mod prune;
 pub mod rpc;
 pub mod seeder;
 pub mod signals;
+pub mod snapshot;
 pub mod store;
 pub mod telemetry;
 #[doc(hidden)]

@@ -7,8 +7,8 @@
 //!  3 endpoints.json                                   -                             3 removed
 //!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
-//!  6 indexes; the tip's witness; pruning              "txindex", "addressindex",    6
-//!                                                     "witness", "prune"
+//!  6 indexes; the tip's witness; pruning;             "txindex", "addressindex",    6
+//!    a snapshot's history                             "witness", "prune", "history"
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
 //!  8 peers: binds, dials                              "p2p", runtime                5 second
 //!  9 RPC answers                                      runtime                       2
@@ -30,6 +30,7 @@ use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::prune::Pruner;
 use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
+use crate::snapshot::history::History;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
 use crate::witness::{self, Witness, WitnessFile};
 use crate::{p2p, signals, telemetry};
@@ -43,6 +44,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
+/// Where the history behind a snapshot is verified, beside the database.
+const HISTORY_FOLDER: &str = "history";
 /// Time for tasks of the runtime that are left when everything else has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
@@ -303,6 +306,7 @@ struct Parts {
     witness_thread: JoinHandle<()>,
     pruner: Option<Arc<Pruner>>,
     prune_thread: Option<JoinHandle<()>>,
+    history_thread: JoinHandle<()>,
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
@@ -367,6 +371,11 @@ impl Parts {
             }
             None => None,
         };
+        let history_thread = {
+            let stop = stop.requested.clone();
+            let history = history(config, directory, clock, chain, &stop);
+            history.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?
+        };
         let witness_thread =
             keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
                 .map_err(system("starting threads"))?;
@@ -377,6 +386,7 @@ impl Parts {
             witness_thread,
             pruner,
             prune_thread,
+            history_thread,
             indexes,
             templates,
             miner,
@@ -408,6 +418,7 @@ impl Parts {
             mining_address: config.mining.address,
             peers: Some(self.peers.clone()),
             private_broadcast: config.peers.private_broadcast,
+            folder: directory.path().to_owned(),
             disk_bytes: Box::new(move || folder_bytes(&database)),
             notices,
             shutdown: stop.requested.clone(),
@@ -427,6 +438,9 @@ impl Parts {
         if self.witness_thread.join().is_err() {
             tracing::error!("the thread that writes the tip down panicked");
         }
+        if self.history_thread.join().is_err() {
+            tracing::error!("the thread that verifies a snapshot's history panicked");
+        }
         if self.prune_thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that deletes old blocks panicked");
         }
@@ -442,6 +456,42 @@ impl Parts {
             indexes.stop();
         }
     }
+}
+
+/// What verifies the history behind a snapshot, in a folder of its own.
+fn history(
+    config: &Config,
+    directory: &DataDir,
+    clock: &Clocks,
+    chain: &ChainHandle,
+    stop: &tokio_util::sync::CancellationToken,
+) -> History {
+    let folder = directory.path().join(HISTORY_FOLDER);
+    // A share of the memory that the first chain was given.
+    let bytes = usize::try_from(config.db_cache_bytes / 4).unwrap_or(usize::MAX);
+    let (network, clock, stop) = (config.network.clone(), clock.used.clone(), stop.clone());
+    let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
+    let opened = folder.clone();
+    let open = move || -> Result<(Arc<dyn Store>, ChainHandle), ChainFault> {
+        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64) };
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&opened, &options)?);
+        let options = ChainOptions {
+            coin_cache_bytes: bytes,
+            space: Some(space.clone()),
+            directory: name.clone(),
+            stop: stop.clone(),
+            ..ChainOptions::default()
+        };
+        let verifier = Verifier::new(network.clone(), Arc::new(KnownSignatures::default()), None);
+        let history = ChainHandle::start(store.clone(), verifier, options, clock.clone())?;
+        Ok((store, history))
+    };
+    let remove = move || {
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(%error, folder = %folder.display(), "the history's folder is of no use any more, but stays");
+        }
+    };
+    History::new(chain.clone(), Box::new(open), Box::new(remove))
 }
 
 /// What the peer-to-peer network is told.

@@ -18,7 +18,7 @@ use super::prune::{KEEP_BODIES, KEEP_UNDO};
 use super::tree::NodeId;
 use super::verify::Verifier;
 use super::{Accepted, ChainFault, SubmitError};
-use crate::store::schema::{Pruned, flags};
+use crate::store::schema::{Pruned, SnapshotRow, flags};
 use crate::store::{SpaceCheck, Store};
 use setara_core::block::{EncodedBlock, Header};
 use setara_core::consensus::{ChainState, CheckedBlock, Class, HeaderState, RuleError, check_header, header_is_early};
@@ -114,6 +114,8 @@ pub struct ChainCore {
     pub(super) fresh: Option<Fresh>,
     pub(super) reasons: BTreeMap<NodeId, RuleError>,
     pub(super) audits: Audits,
+    /// The snapshot that the chain began with, if with one.
+    pub(super) snapshot: Option<SnapshotRow>,
     /// What has been deleted, if anything has.
     pub(super) pruned: Option<Pruned>,
     pub(super) early: EarlyBlocks,

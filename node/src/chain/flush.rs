@@ -259,7 +259,7 @@ impl ChainCore {
         self.note_progress();
         let reader = self.store.snapshot()?;
         let (network, tips) = (self.network.clone(), self.tips());
-        let view = View::new(self.state, self.sequence, network, reader, tips, self.pruned);
+        let view = View::new(self.state, self.sequence, network, reader, tips, (self.pruned, self.snapshot));
         self.shared.publish(Arc::new(view));
         Ok(())
     }

@@ -180,6 +180,14 @@ impl SharedTree {
         self.0.write().drop_body(id);
     }
 
+    pub fn adopt(&self, id: NodeId) {
+        self.0.write().adopt(id);
+    }
+
+    pub fn best_header(&self) -> NodeId {
+        self.0.read().best_header()
+    }
+
     pub fn prune_body(&self, id: NodeId) {
         self.0.write().prune_body(id);
     }

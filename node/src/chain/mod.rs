@@ -9,6 +9,7 @@
 //! [`ChainCore`] is a plain struct: no thread, no clock; [`ChainHandle`] is the thread round it. Readers take a
 //! [`View`] and never ask the writer. Followers pull [`View::updates_since`]; events only say that something moved.
 
+mod adopt;
 mod audit;
 mod bulk;
 #[expect(clippy::module_inception, reason = "the chain itself, in the folder of what serves it")]
@@ -133,6 +134,9 @@ pub enum ChainFault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The snapshot that this chain began with cannot be trusted.
+    #[error("{0}")]
+    Snapshot(String),
     /// What is stored contradicts itself.
     #[error(
         "this node's data is damaged: {0}. Nothing was changed; restore the data directory from a backup, or move it \

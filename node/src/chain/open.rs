@@ -18,7 +18,7 @@ use super::tree::{HeaderTree, NodeId};
 use super::verify::Verifier;
 use super::view::View;
 use super::{ChainFault, SubmitError};
-use crate::store::schema::{self, HeaderRow, Pruned, PutRows, flags};
+use crate::store::schema::{self, HeaderRow, Pruned, PutRows, SnapshotStage, flags};
 use crate::store::{Batch, Column, Direction, Durability, Store, StoreError};
 use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState, apply, check_header};
@@ -50,6 +50,11 @@ impl ChainCore {
         if !schema::check_identity(&*store, &network.genesis_hash(), &options.directory)? {
             begin(&*store, &network)?;
         }
+        let mut snapshot = schema::snapshot(&*store)?;
+        if snapshot.is_some_and(|row| row.stage == SnapshotStage::Loading) {
+            super::adopt::reset(&*store, &network)?;
+            snapshot = None;
+        }
         let keys = KeyedState::random();
         let state = schema::tip(&*store)?.ok_or_else(|| damaged("the tip is missing"))?;
         let pruned = schema::pruned(&*store)?;
@@ -58,7 +63,7 @@ impl ChainCore {
         let lattice = schema::lattice(&*store)?;
         check_coins(&state, &lattice)?;
         recheck(&*store, &verifier, &tree, &active, &state, &lattice, pruned)?;
-        let view = View::new(state, 0, network.clone(), store.snapshot()?, Vec::new(), pruned);
+        let view = View::new(state, 0, network.clone(), store.snapshot()?, Vec::new(), (pruned, snapshot));
         let mut core = Self {
             coins: CoinCache::new(options.coin_cache_bytes, keys),
             pending: Pending::new(state.height(), now),
@@ -76,6 +81,7 @@ impl ChainCore {
             reasons: BTreeMap::new(),
             audits: Audits::default(),
             pruned,
+            snapshot,
             early: EarlyBlocks::default(),
             fault: None,
             sequence: 0,
@@ -169,8 +175,9 @@ fn load_active(
         let id = tree.find(&BlockHash::from_bytes(hash)).filter(|_| key == height.to_be_bytes());
         let id = id.ok_or_else(|| damaged(format!("the block at height {height} is missing")))?;
         if pruned.is_some_and(|pruned| height < pruned.bodies_from.get()) && !tree.node(id).had_body() {
-            // Reverted in memory, when rows of headers were written ahead of a flush that never came.
-            tree.prune_body(id);
+            // Reverted in memory, when rows of headers were written ahead of a flush that never came; or below a
+            // snapshot's base, where rows are not written.
+            tree.adopt(id);
         }
         let node = tree.node(id);
         if node.parent != active.last().copied() || !node.had_body() || !node.has(flags::CONNECTED) {

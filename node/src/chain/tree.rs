@@ -356,6 +356,23 @@ impl HeaderTree {
         self.complete_from(id);
     }
 
+    /// Counts a block as one of the active chain whose body has been pruned: a snapshot says so. A row that would only
+    /// repeat that is not written.
+    pub fn adopt(&mut self, id: NodeId) {
+        if self.node(id).has(flags::BODY) {
+            self.node_mut(id).flags |= flags::CONNECTED;
+            return self.prune_body(id);
+        }
+        if id != self.genesis() {
+            self.node_mut(id).flags |= flags::CONNECTED | flags::PRUNED;
+            let dirty = self.dirty.contains(&id);
+            self.complete_from(id);
+            if !dirty {
+                self.dirty.remove(&id);
+            }
+        }
+    }
+
     /// Forgets the body of a failed block, or of one that is pruned and no longer in the active chain; marks against it
     /// stay.
     pub fn drop_body(&mut self, id: NodeId) {

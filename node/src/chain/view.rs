@@ -4,7 +4,7 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
-use crate::store::schema::{self, HeaderRow, Pruned};
+use crate::store::schema::{self, HeaderRow, Pruned, SnapshotRow};
 use crate::store::{Column, Direction, Reader, StoreError};
 use setara_core::block::Block;
 use setara_core::codec;
@@ -98,6 +98,7 @@ pub struct View {
     reader: Arc<dyn Reader>,
     tips: Vec<ChainTip>,
     pruned: Option<Pruned>,
+    snapshot: Option<SnapshotRow>,
 }
 
 impl View {
@@ -107,17 +108,17 @@ impl View {
         network: Arc<Network>,
         reader: Arc<dyn Reader>,
         tips: Vec<ChainTip>,
-        pruned: Option<Pruned>,
+        (pruned, snapshot): (Option<Pruned>, Option<SnapshotRow>),
     ) -> Self {
-        Self { tip, sequence, network, reader, tips, pruned }
+        Self { tip, sequence, network, reader, tips, pruned, snapshot }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
-        let pruned = schema::pruned(&*reader)?;
+        let (pruned, snapshot) = (schema::pruned(&*reader)?, schema::snapshot(&*reader)?);
         let (network, tips) = (self.network.clone(), self.tips.clone());
-        Ok(Self { tip, sequence: self.sequence, network, reader, tips, pruned })
+        Ok(Self { tip, sequence: self.sequence, network, reader, tips, pruned, snapshot })
     }
 
     /// The tip in brief.
@@ -138,6 +139,11 @@ impl View {
     /// What has been deleted to save space, if anything has.
     pub const fn pruned(&self) -> Option<Pruned> {
         self.pruned
+    }
+
+    /// The snapshot that the chain began with, if with one.
+    pub const fn snapshot(&self) -> Option<SnapshotRow> {
+        self.snapshot
     }
 
     /// Lowest height from which on every body of the active chain is here.

@@ -11,6 +11,7 @@ use crate::prune::Pruner;
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::network::Network;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -47,6 +48,8 @@ pub struct RpcContext {
     pub peers: Option<Arc<PeerNetwork>>,
     /// Whether transactions that are handed in leave over connections of their own.
     pub private_broadcast: bool,
+    /// Folder against which paths of snapshots are taken.
+    pub folder: PathBuf,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What was found at the start and the operator should know.

@@ -366,11 +366,6 @@ impl Store for RocksStore {
     }
 }
 
-impl RocksStore {
-    /// What the write-ahead log may take on disk where bodies are deleted.
-    pub const LOG_BYTES_PRUNED: u64 = WAL_BYTES_MAX_PRUNED;
-}
-
 impl OwnedSnapshot {
     fn with<'a, T>(&'a self, read: impl FnOnce(&'a Inner, ReadOptions) -> T) -> T {
         let mut options = read_options();

@@ -8,7 +8,7 @@
 //! | coins | txid, index (u32 BE) | [`Coin`] |
 //! | heights | height (u32 BE) | hash of the active chain's block |
 //! | tx_index, address_index | see `index/` | |
-//! | meta | `format`, `genesis`, `tip`, `pruned`, `lattice` + bucket, `cursor/` + index | see below |
+//! | meta | `format`, `genesis`, `tip`, `pruned`, `snapshot`, `lattice` + bucket, `cursor/` + index | see below |
 //!
 //! *Sealed* values end in the CRC-32 of what precedes them, checked at every read: a rotten body or undo record is an
 //! error, never data. RocksDB checksums everything once more, block by block.
@@ -17,7 +17,7 @@ use super::{Batch, Column, Reader, StoreError};
 use setara_core::block::{Block, Header};
 use setara_core::codec::{self, Codec, CodecError, Writer};
 use setara_core::consensus::{BlockDelta, ChainState};
-use setara_core::hash::{BlockHash, TxId};
+use setara_core::hash::{BlockHash, Hash256, TxId};
 use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::pow::Work;
@@ -31,6 +31,7 @@ const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
 const KEY_LATTICE: &[u8] = b"lattice";
 const KEY_PRUNED: &[u8] = b"pruned";
+const KEY_SNAPSHOT: &[u8] = b"snapshot";
 /// Start of the keys under which followers keep the block they have reached.
 const KEY_CURSOR: &[u8] = b"cursor/";
 
@@ -150,6 +151,56 @@ impl Codec for Pruned {
     }
 }
 
+/// What has become of the snapshot that a chain began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotStage {
+    /// Its coins are being stored: what is there belongs to no block.
+    Loading,
+    /// The chain goes on from it; the blocks up to the base have not been verified.
+    Unverified,
+    /// They have.
+    Verified,
+}
+
+/// The snapshot that a chain began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The block after which its coins are.
+    pub base: Height,
+    /// That block.
+    pub hash: BlockHash,
+    /// Commitment to its coins.
+    pub root: Hash256,
+    /// What has become of it.
+    pub stage: SnapshotStage,
+}
+
+impl Codec for SnapshotRow {
+    const MIN_SIZE: u64 = 1 + 32 + 32 + 1;
+
+    fn write(&self, writer: &mut Writer) {
+        writer.u32(self.base.get());
+        self.hash.write(writer);
+        self.root.write(writer);
+        writer.u8(match self.stage {
+            SnapshotStage::Loading => 0,
+            SnapshotStage::Unverified => 1,
+            SnapshotStage::Verified => 2,
+        });
+    }
+
+    fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
+        let (base, hash, root) = (Height::new(reader.u32()?), BlockHash::read(reader)?, Hash256::read(reader)?);
+        let stage = match reader.u8()? {
+            0 => SnapshotStage::Loading,
+            1 => SnapshotStage::Unverified,
+            2 => SnapshotStage::Verified,
+            _ => return Err(CodecError::NonCanonical),
+        };
+        Ok(Self { base, hash, root, stage })
+    }
+}
+
 /// Key of a coin: 36 bytes, a transaction's coins side by side.
 pub fn coin_key(outpoint: &OutPoint) -> [u8; 36] {
     let mut key = [0; 36];
@@ -237,6 +288,12 @@ pub fn pruned(reader: &dyn Reader) -> Result<Option<Pruned>, StoreError> {
     decoded(&value, || "the pruned heights".to_owned()).map(Some)
 }
 
+/// Reads which snapshot the chain began with, if with one.
+pub fn snapshot(reader: &dyn Reader) -> Result<Option<SnapshotRow>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_SNAPSHOT)? else { return Ok(None) };
+    decoded(&value, || "the snapshot's mark".to_owned()).map(Some)
+}
+
 /// Key of a lattice bucket.
 fn bucket_key(bucket: u8) -> Vec<u8> {
     [KEY_LATTICE, &[bucket]].concat()
@@ -279,6 +336,12 @@ pub trait PutRows {
     fn put_tip(&mut self, tip: &ChainState);
     /// Sets what has been pruned.
     fn put_pruned(&mut self, pruned: &Pruned);
+    /// Forgets that anything has been pruned.
+    fn forget_pruned(&mut self);
+    /// Sets which snapshot the chain began with.
+    fn put_snapshot(&mut self, row: &SnapshotRow);
+    /// Forgets that it began with one.
+    fn forget_snapshot(&mut self);
     /// Sets one bucket of the lattice.
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice);
     /// Sets the block that a follower has reached, or forgets it.
@@ -323,6 +386,18 @@ impl PutRows for Batch {
 
     fn put_pruned(&mut self, pruned: &Pruned) {
         self.put(Column::Meta, KEY_PRUNED, &codec::encode(pruned));
+    }
+
+    fn forget_pruned(&mut self) {
+        self.delete(Column::Meta, KEY_PRUNED);
+    }
+
+    fn put_snapshot(&mut self, row: &SnapshotRow) {
+        self.put(Column::Meta, KEY_SNAPSHOT, &codec::encode(row));
+    }
+
+    fn forget_snapshot(&mut self) {
+        self.delete(Column::Meta, KEY_SNAPSHOT);
     }
 
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice) {

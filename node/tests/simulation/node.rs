@@ -312,6 +312,13 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.log(&format!("node {id} judges {hash}: {result:?}"));
                 world.plan(Duration::from_millis(2), What::Event(id, life, Event::BlockTaken { peer, hash, result }));
             }
+            Action::SubmitHistory { peer, hash, bytes } => {
+                let Some(history) = chain.and_then(|chain| chain.history()) else { continue };
+                let (tell, told) = std::sync::mpsc::channel();
+                history.import(bytes, true, Box::new(move |result| drop(tell.send(result))));
+                let result = told.recv().expect("an inline chain answers at once");
+                world.plan(Duration::from_millis(2), What::Event(id, life, Event::HistoryTaken { peer, hash, result }));
+            }
             Action::SubmitTransactions(..) | Action::SubmitPackage(..) => {
                 let Some(running) = &nodes[id].running else { continue };
                 let (peer, transactions, verdicts) = match action {

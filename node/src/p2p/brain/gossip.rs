@@ -200,6 +200,7 @@ impl Parts {
         let missing = desk.chain.headers().missing_bodies(&best, 1, 1).pop();
         let missing = missing
             .filter(|missing| !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing));
+        let missing = missing.or_else(|| self.history.nobody_has(desk));
         let Some(missing) = missing else {
             self.next_find = None;
             return;

@@ -9,9 +9,9 @@ use crate::rpc::convert::{self, Place};
 use crate::rpc::dispatch::answer;
 use crate::rpc::envelope::Outcome;
 use crate::rpc::error::RpcError;
-use crate::store::schema::flags;
+use crate::store::schema::{SnapshotStage, flags};
 use serde_json::{Map, Value, json};
-use setara_api::types::{BlockchainInfo, NetworkInfo};
+use setara_api::types::{BlockchainInfo, NetworkInfo, SnapshotInfo};
 use setara_core::block::Block;
 use setara_core::codec::{decode, encode};
 use setara_core::hash::BlockHash;
@@ -71,6 +71,16 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
         pruneheight: context.pruner.as_ref().map(|_| view.bodies_from()),
         automatic_pruning: limits.map(|limits| limits.is_automatic()),
         prune_target_size: limits.and_then(|limits| limits.target()),
+        snapshot: view.snapshot().map(|row| SnapshotInfo {
+            base_height: row.base,
+            base_hash: row.hash,
+            validated: row.stage == SnapshotStage::Verified,
+            verified_blocks: match (row.stage, context.chain.history()) {
+                (SnapshotStage::Verified, _) => row.base,
+                (_, Some(history)) => history.progress().height,
+                (_, None) => Height::GENESIS,
+            },
+        }),
         network: NetworkInfo {
             name: context.network.name.clone(),
             genesis_hash: context.network.genesis_hash(),
@@ -117,10 +127,10 @@ pub(super) fn found_body(view: &View, hash: &BlockHash) -> Result<Vec<u8>, RpcEr
         return Ok(body);
     }
     let row = found_header(view, hash)?;
-    Err(RpcError::misc(match row.flags & flags::PRUNED {
-        0 => "Block not available (not fully downloaded)",
-        _ => "Block not available (pruned data)",
-    }))
+    // Rows below a snapshot's base do not say it.
+    let pruned = row.flags & flags::PRUNED != 0 || row.height < view.bodies_from();
+    let why = if pruned { "pruned data" } else { "not fully downloaded" };
+    Err(RpcError::misc(format!("Block not available ({why})")))
 }
 
 pub(super) fn found_block(view: &View, hash: &BlockHash) -> Result<Block, RpcError> {

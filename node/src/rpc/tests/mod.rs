@@ -115,6 +115,7 @@ impl TestNode {
             mining_address,
             peers: None,
             private_broadcast: false,
+            folder: directory.path().to_owned(),
             disk_bytes: Box::new(|| 0),
             notices: Vec::new(),
             shutdown: shutdown.clone(),
