@@ -131,8 +131,11 @@ fn known(fixture: &Fixture, connected: usize) {
     let (median, best) = (times[times.len() / 2], times[0]);
     let each = |time: Duration| time.as_secs_f64() * 1e6 / PER_BLOCK as f64;
     println!(
-        "known block, bytes to visible tip: {:.2} us a transaction (best {:.2}; {cpu:.2} us of processor)",
+        "known block, bytes to visible tip: {:.2} us a transaction (best {:.2}, mean {:.2}, worst {:.2}; {cpu:.2} us of \
+         processor)",
         each(median),
-        each(best)
+        each(best),
+        each(times.iter().sum::<Duration>() / times.len() as u32),
+        each(times[times.len() - 1])
     );
 }

@@ -16,6 +16,7 @@
 use super::ChainFault;
 use super::chain::{ChainCore, Now};
 use super::flush::Pending;
+use super::recent::Recent;
 use super::tree::NodeId;
 use crate::snapshot::{Elements, LoadError, walk};
 use crate::store::schema::{self, Pruned, PutRows, SnapshotRow, SnapshotStage, flags};
@@ -128,6 +129,7 @@ impl ChainCore {
         let pruned = Pruned { bodies_from: above, undo_from: above };
         row.stage = SnapshotStage::Unverified;
         batch.put_tip(&state);
+        batch.put_coins_tip(&state);
         batch.put_pruned(&pruned);
         batch.put_snapshot(&row);
         self.store.write(batch, Durability::Synced)?;
@@ -136,6 +138,7 @@ impl ChainCore {
             "began with a snapshot of the coins: usable now, its history is still to be verified"
         );
         self.coins.drop_clean();
+        self.recent = Recent::default();
         self.lattice = manifest.coins.clone();
         self.state = state;
         self.active = branch.to_vec();
@@ -215,7 +218,9 @@ pub(super) fn reset(store: &dyn Store, network: &Network) -> Result<(), ChainFau
     batch.put_body(&hash, &codec::encode(network.genesis()));
     batch.put_undo(&hash, &codec::encode(&delta));
     batch.put_height(Height::GENESIS, Some(&hash));
-    batch.put_tip(&apply(&delta, lattice.root()));
+    let state = apply(&delta, lattice.root());
+    batch.put_tip(&state);
+    batch.put_coins_tip(&state);
     batch.forget_pruned();
     batch.forget_snapshot();
     Ok(store.write(batch, Durability::Synced)?)

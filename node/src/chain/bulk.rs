@@ -108,9 +108,9 @@ impl ChainCore {
         }
     }
 
-    /// The chain's fault as a result.
+    /// Stores everything, the coins' rows included.
     pub(super) fn flush_now(&mut self, now: Now) -> Result<(), SubmitError> {
         self.usable()?;
-        self.flush(now).map_err(|fault: ChainFault| self.fail(fault))
+        self.flush(now).and_then(|()| self.settle()).map_err(|fault: ChainFault| self.fail(fault))
     }
 }

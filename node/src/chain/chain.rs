@@ -15,6 +15,7 @@ use super::events::Shared;
 use super::flush::Pending;
 use super::headers::SharedTree;
 use super::prune::{KEEP_BODIES, KEEP_UNDO};
+use super::recent::Recent;
 use super::tree::NodeId;
 use super::verify::Verifier;
 use super::{Accepted, ChainFault, SubmitError};
@@ -111,6 +112,7 @@ pub struct ChainCore {
     pub(super) lattice: Lattice,
     pub(super) coins: CoinCache,
     pub(super) pending: Pending,
+    pub(super) recent: Recent,
     pub(super) fresh: Option<Fresh>,
     pub(super) reasons: BTreeMap<NodeId, RuleError>,
     pub(super) audits: Audits,
@@ -339,8 +341,8 @@ impl ChainCore {
         }
     }
 
-    /// Tries again the blocks that were held back and whose time has come, and flushes if it is time. To be called
-    /// every second or so.
+    /// Tries again the blocks that were held back and whose time has come, and stores what is not stored, the coins'
+    /// rows included. To be called every second or so.
     pub fn tick(&mut self, now: Now) -> Result<(), SubmitError> {
         self.usable()?;
         for block in self.early.take_ripe(now.unix_seconds) {
@@ -351,7 +353,7 @@ impl ChainCore {
                 Err(error) => tracing::info!(%hash, %error, "a block that was too early is refused"),
             }
         }
-        self.flush(now).map_err(|fault| self.fail(fault))
+        self.flush(now).and_then(|()| self.settle()).map_err(|fault| self.fail(fault))
     }
 
     /// Blocks held back because of their time.

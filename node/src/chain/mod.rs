@@ -26,6 +26,7 @@ mod intake;
 mod known;
 mod open;
 mod prune;
+mod recent;
 mod reorg;
 mod step;
 mod tree;

@@ -1,9 +1,9 @@
 //! Opening a chain: begin with genesis, or take up what is stored, and only if it agrees with itself.
 //!
 //! Checked before anything is served: format and network; every header below its parent, work included; the height
-//! index against the tree; the tip against both; the lattice against the tip's root and supply; the last six blocks,
-//! body and undo record, down to the roots their coinbases commit to. What does not agree is refused in words, never
-//! repaired by guessing.
+//! index against the tree; the tip against both; the lattice against the root and supply of the block the coins belong
+//! to, and, once the deltas above it are replayed, of the tip; the last six blocks, body and undo record, down to the
+//! roots their coinbases commit to. What does not agree is refused in words, never repaired by guessing.
 
 use super::audit::Audits;
 use super::chain::{ChainCore, ChainOptions, Now};
@@ -14,6 +14,7 @@ use super::failpoint;
 use super::flush::Pending;
 use super::hasher::KeyedState;
 use super::headers::SharedTree;
+use super::recent::{Recent, Replay};
 use super::tree::{HeaderTree, NodeId};
 use super::verify::Verifier;
 use super::view::View;
@@ -26,6 +27,7 @@ use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::network::Network;
+use setara_core::transaction::OutPoint;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -50,6 +52,7 @@ impl ChainCore {
         if !schema::check_identity(&*store, &network.genesis_hash(), &options.directory)? {
             begin(&*store, &network)?;
         }
+        schema::migrate(&*store, &network.genesis_hash())?;
         let mut snapshot = schema::snapshot(&*store)?;
         if snapshot.is_some_and(|row| row.stage == SnapshotStage::Loading) {
             super::adopt::reset(&*store, &network)?;
@@ -60,12 +63,14 @@ impl ChainCore {
         let pruned = schema::pruned(&*store)?;
         let mut tree = load_headers(&*store, &network, keys)?;
         let active = load_active(&*store, &mut tree, &state, pruned)?;
-        let lattice = schema::lattice(&*store)?;
-        check_coins(&state, &lattice)?;
+        let mut coins = CoinCache::new(options.coin_cache_bytes, keys);
+        let lattice = catch_up(&*store, &mut coins, &state)?;
         recheck(&*store, &verifier, &tree, &active, &state, &lattice, pruned)?;
-        let view = View::new(state, 0, network.clone(), store.snapshot()?, Vec::new(), (pruned, snapshot));
+        let recent = Recent::read(&*store)?;
+        let view = View::new(state, 0, network.clone(), store.snapshot()?, recent, Vec::new(), (pruned, snapshot));
         let mut core = Self {
-            coins: CoinCache::new(options.coin_cache_bytes, keys),
+            coins,
+            recent: Recent::default(),
             pending: Pending::new(state.height(), now),
             shared: Arc::new(Shared::new(Arc::new(view))),
             flush_interval: options.flush_interval,
@@ -121,6 +126,7 @@ fn begin(store: &dyn Store, network: &Network) -> Result<(), ChainFault> {
     }
     batch.put_height(Height::GENESIS, Some(&hash));
     batch.put_tip(&state);
+    batch.put_coins_tip(&state);
     Ok(store.write(batch, Durability::Synced)?)
 }
 
@@ -189,6 +195,51 @@ fn load_active(
         Some(tip) if tip.state == state.header => Ok(active),
         _ => Err(damaged("the tip is not the last block of the height index")),
     }
+}
+
+/// The lattice after the tip. What a crash kept from the coins' rows is done again from the stored deltas first; the
+/// rows are then the tip's.
+fn catch_up(store: &dyn Store, coins: &mut CoinCache, tip: &ChainState) -> Result<Lattice, ChainFault> {
+    let mut lattice = schema::lattice(store)?;
+    let mut state =
+        schema::coins_tip(store)?.ok_or_else(|| damaged("the block that the coins belong to is missing"))?;
+    check_coins(&state, &lattice)?;
+    let mut replay = Replay::new(store)?;
+    let mut steps = 0;
+    while let Some(change) = replay.next()? {
+        let (delta, reverted) = change.delta();
+        let (out, into) = change.effects();
+        coins.make_room(out.len() + into.len());
+        let out: Vec<OutPoint> = out.iter().map(|(outpoint, _)| *outpoint).collect();
+        coins.load(store, &out)?;
+        coins.step(&change)?;
+        let changes = delta.lattice_changes();
+        let changes = if reverted { changes.negate() } else { changes };
+        lattice.apply(&changes).map_err(|error| damaged(error.to_string()))?;
+        let (before, after) = (*delta.parent(), apply(delta, lattice.root()));
+        let (from, to) = if reverted { (after, before) } else { (before, after) };
+        // Reverting does not tell the root it started from: that was checked when the step before was taken.
+        if from.header != state.header || from.supply != state.supply || (!reverted && from != state) {
+            return Err(damaged(format!("the changes of block {} do not follow the coins", delta.header().hash)));
+        }
+        check_coins(&to, &lattice)?;
+        state = to;
+        steps += 1;
+    }
+    if state != *tip {
+        return Err(damaged("the changes since the coins were stored do not lead to the tip"));
+    }
+    if steps > 0 {
+        tracing::info!(steps, height = %tip.height(), "the coins of the newest blocks are stored again");
+        let mut batch = Batch::new();
+        coins.drain(&mut batch);
+        for bucket in 0..=u8::MAX {
+            batch.put_bucket(bucket, &lattice);
+        }
+        batch.put_coins_tip(tip);
+        store.write(batch, Durability::Synced)?;
+    }
+    Ok(lattice)
 }
 
 fn check_coins(state: &ChainState, lattice: &Lattice) -> Result<(), ChainFault> {

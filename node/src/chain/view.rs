@@ -4,6 +4,7 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
+use super::recent::Recent;
 use crate::store::schema::{self, HeaderRow, Pruned, SnapshotRow};
 use crate::store::{Column, Direction, Reader, StoreError};
 use setara_core::block::Block;
@@ -11,6 +12,7 @@ use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
+use setara_core::lattice::Lattice;
 use setara_core::network::Network;
 use setara_core::transaction::{Coin, OutPoint};
 use std::sync::Arc;
@@ -96,6 +98,7 @@ pub struct View {
     sequence: u64,
     network: Arc<Network>,
     reader: Arc<dyn Reader>,
+    recent: Recent,
     tips: Vec<ChainTip>,
     pruned: Option<Pruned>,
     snapshot: Option<SnapshotRow>,
@@ -107,18 +110,20 @@ impl View {
         sequence: u64,
         network: Arc<Network>,
         reader: Arc<dyn Reader>,
+        recent: Recent,
         tips: Vec<ChainTip>,
         (pruned, snapshot): (Option<Pruned>, Option<SnapshotRow>),
     ) -> Self {
-        Self { tip, sequence, network, reader, tips, pruned, snapshot }
+        Self { tip, sequence, network, reader, recent, tips, pruned, snapshot }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
+        let recent = Recent::read(&*reader)?;
         let (pruned, snapshot) = (schema::pruned(&*reader)?, schema::snapshot(&*reader)?);
         let (network, tips) = (self.network.clone(), self.tips.clone());
-        Ok(Self { tip, sequence: self.sequence, network, reader, tips, pruned, snapshot })
+        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, pruned, snapshot })
     }
 
     /// The tip in brief.
@@ -198,28 +203,84 @@ impl View {
 
     /// An unspent coin.
     pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StoreError> {
+        if let Some(coin) = self.recent.coin(outpoint) {
+            return Ok(coin);
+        }
         let value = self.reader.get(Column::Coins, &schema::coin_key(outpoint))?;
         value.map(|value| schema::coin(outpoint, &value)).transpose()
     }
 
     /// Unspent coins, in the order asked for.
     pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StoreError> {
-        schema::coins(&*self.reader, outpoints)
+        let recent: Vec<Option<Option<Coin>>> = outpoints.iter().map(|outpoint| self.recent.coin(outpoint)).collect();
+        let older: Vec<OutPoint> =
+            outpoints.iter().zip(&recent).filter(|(_, coin)| coin.is_none()).map(|(outpoint, _)| *outpoint).collect();
+        let mut stored = schema::coins(&*self.reader, &older)?.into_iter();
+        Ok(recent.into_iter().map(|coin| coin.unwrap_or_else(|| stored.next().flatten())).collect())
     }
 
     /// Every unspent coin, by txid and index.
     pub fn iterate_coins(&self) -> impl Iterator<Item = Result<(OutPoint, Coin), StoreError>> + '_ {
-        self.reader.iterate(Column::Coins, &[], Direction::Forward).map(|row| {
-            let (key, value) = row?;
-            let outpoint = schema::coin_outpoint(&key)?;
-            Ok((outpoint, schema::coin(&outpoint, &value)?))
+        let mut recent = self.recent.merged().into_iter().peekable();
+        let mut stored = self
+            .reader
+            .iterate(Column::Coins, &[], Direction::Forward)
+            .map(|row| {
+                let (key, value) = row?;
+                let outpoint = schema::coin_outpoint(&key)?;
+                Ok((outpoint, schema::coin(&outpoint, &value)?))
+            })
+            .peekable();
+        std::iter::from_fn(move || {
+            loop {
+                // A recent change stands before the row of the same coin and takes its place.
+                let next_stored = match stored.peek() {
+                    Some(Ok((outpoint, _))) => Some(*outpoint),
+                    Some(Err(_)) => return stored.next(),
+                    None => None,
+                };
+                match recent.next_if(|(outpoint, _)| next_stored.is_none_or(|stored| *outpoint <= stored)) {
+                    None => return stored.next(),
+                    Some((outpoint, coin)) => {
+                        if next_stored == Some(outpoint) {
+                            stored.next();
+                        }
+                        if let Some(coin) = coin {
+                            return Some(Ok((outpoint, coin)));
+                        }
+                    }
+                }
+            }
         })
     }
 
     /// Totals over all coins, without walking them.
     pub fn coins_total(&self) -> Result<CoinsTotal, StoreError> {
         let lattice = schema::lattice(&*self.reader)?;
-        Ok(CoinsTotal { count: lattice.count(), sum: lattice.sum() })
+        let (mut count, mut sum) = (lattice.count(), lattice.sum());
+        for change in self.recent.changes() {
+            let (out, into) = change.effects();
+            count = count + into.len() as u64 - out.len() as u64;
+            for (_, coin) in into {
+                sum += coin.output.amount.sen();
+            }
+            for (_, coin) in out {
+                sum -= coin.output.amount.sen();
+            }
+        }
+        Ok(CoinsTotal { count, sum })
+    }
+
+    /// The lattice over all coins.
+    pub fn lattice(&self) -> Result<Lattice, StoreError> {
+        let mut lattice = schema::lattice(&*self.reader)?;
+        for change in self.recent.changes() {
+            let (delta, reverted) = change.delta();
+            let changes = delta.lattice_changes();
+            let changes = if reverted { changes.negate() } else { changes };
+            lattice.apply(&changes).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        }
+        Ok(lattice)
     }
 
     /// The way from a follower's block, on any branch, to the tip: at most [`UPDATES_MAX`] blocks each way.

@@ -81,7 +81,7 @@ type Changes = BTreeMap<OutPoint, Option<Coin>>;
 
 /// The lattice after `base`, and every coin that differs between there and the view: `None` of one that was not yet.
 fn taken_back(view: &View, base: Height) -> Result<(setara_core::lattice::Lattice, Changes), LoadError> {
-    let mut lattice = crate::store::schema::lattice(&**view.reader())?;
+    let mut lattice = view.lattice()?;
     let mut changes = Changes::new();
     let mut height = view.tip.height();
     while height > base {

@@ -8,7 +8,10 @@
 //! | coins | txid, index (u32 BE) | [`Coin`] |
 //! | heights | height (u32 BE) | hash of the active chain's block |
 //! | tx_index, address_index | see `index/` | |
-//! | meta | `format`, `genesis`, `tip`, `pruned`, `snapshot`, `lattice` + bucket, `cursor/` + index | see below |
+//! | meta | `format`, `genesis`, `tip`, `coins_tip`, `pruned`, `snapshot`, `lattice` + bucket, `cursor/` + index | see below |
+//!
+//! Coins and lattice are those after the block `coins_tip`; the deltas from there to the tip are stored with it
+//! (`chain/recent.rs`). Format 1 had no `coins_tip`: coins were stored with every block.
 //!
 //! *Sealed* values end in the CRC-32 of what precedes them, checked at every read: a rotten body or undo record is an
 //! error, never data. RocksDB checksums everything once more, block by block.
@@ -24,11 +27,12 @@ use setara_core::pow::Work;
 use setara_core::transaction::{Coin, OutPoint};
 
 /// Version of everything in this file. A directory of a higher one is refused; of a lower one, migrated.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const KEY_FORMAT: &[u8] = b"format";
 const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
+const KEY_COINS_TIP: &[u8] = b"coins_tip";
 const KEY_LATTICE: &[u8] = b"lattice";
 const KEY_PRUNED: &[u8] = b"pruned";
 const KEY_SNAPSHOT: &[u8] = b"snapshot";
@@ -294,6 +298,12 @@ pub fn snapshot(reader: &dyn Reader) -> Result<Option<SnapshotRow>, StoreError> 
     decoded(&value, || "the snapshot's mark".to_owned()).map(Some)
 }
 
+/// Reads the state after the block that the stored coins and lattice belong to.
+pub fn coins_tip(reader: &dyn Reader) -> Result<Option<ChainState>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_COINS_TIP)? else { return Ok(None) };
+    decoded(&value, || "the block that the coins belong to".to_owned()).map(Some)
+}
+
 /// Key of a lattice bucket.
 fn bucket_key(bucket: u8) -> Vec<u8> {
     [KEY_LATTICE, &[bucket]].concat()
@@ -342,6 +352,8 @@ pub trait PutRows {
     fn put_snapshot(&mut self, row: &SnapshotRow);
     /// Forgets that it began with one.
     fn forget_snapshot(&mut self);
+    /// Sets the state that the stored coins and lattice belong to.
+    fn put_coins_tip(&mut self, state: &ChainState);
     /// Sets one bucket of the lattice.
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice);
     /// Sets the block that a follower has reached, or forgets it.
@@ -400,6 +412,10 @@ impl PutRows for Batch {
         self.delete(Column::Meta, KEY_SNAPSHOT);
     }
 
+    fn put_coins_tip(&mut self, state: &ChainState) {
+        self.put(Column::Meta, KEY_COINS_TIP, &codec::encode(state));
+    }
+
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice) {
         // An empty bucket has no row, as before its first coin: reverting restores the very bytes.
         let bytes = lattice.bucket_bytes(bucket);
@@ -423,10 +439,32 @@ impl PutRows for Batch {
     }
 }
 
+/// Brings a store of an older format up to date, in one batch: killed before it, it is done again; after it, it is done.
+pub fn migrate(store: &dyn super::Store, genesis: &BlockHash) -> Result<(), StoreError> {
+    if format(store)? != Some(1) {
+        return Ok(());
+    }
+    // Format 1 stored the coins with every block.
+    let tip = tip(store)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
+    tracing::info!(from = 1, to = FORMAT, "migrating the database");
+    let mut batch = Batch::new();
+    batch.put_coins_tip(&tip);
+    batch.put_identity(genesis);
+    store.write(batch, super::Durability::Synced)
+}
+
+fn format(reader: &dyn Reader) -> Result<Option<u32>, StoreError> {
+    let Some(format) = reader.get(Column::Meta, KEY_FORMAT)? else { return Ok(None) };
+    format
+        .try_into()
+        .map(|bytes| Some(u32::from_le_bytes(bytes)))
+        .map_err(|_| StoreError::corrupt("the format's version"))
+}
+
 /// Whether the store is empty (`false`) or holds this network in a format known here (`true`); anything else is
 /// refused. `origin` names the directory in errors.
 pub fn check_identity(reader: &dyn Reader, genesis: &BlockHash, origin: &str) -> Result<bool, StoreError> {
-    let Some(format) = reader.get(Column::Meta, KEY_FORMAT)? else {
+    let Some(found) = format(reader)? else {
         for column in Column::ALL {
             if let Some(row) = reader.iterate(column, &[], super::Direction::Forward).next() {
                 row?;
@@ -436,7 +474,6 @@ pub fn check_identity(reader: &dyn Reader, genesis: &BlockHash, origin: &str) ->
         }
         return Ok(false);
     };
-    let found = format.try_into().map(u32::from_le_bytes).map_err(|_| StoreError::corrupt("the format's version"))?;
     if found > FORMAT {
         return Err(StoreError::NewerFormat { path: origin.to_owned(), found, supported: FORMAT });
     }

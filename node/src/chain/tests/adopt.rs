@@ -67,12 +67,8 @@ impl Source {
 fn assert_coins(rig: &Rig, ledger: &ChainBuilder) {
     assert_eq!(rig.core.tip(), &ledger.state);
     assert_eq!(schema::tip(&rig.store).unwrap(), Some(ledger.state));
-    let coins = rig.store.rows(Column::Coins).into_iter().map(|(key, value)| {
-        let outpoint = schema::coin_outpoint(&key).unwrap();
-        (outpoint, schema::coin(&outpoint, &value).unwrap())
-    });
-    assert!(coins.collect::<BTreeMap<_, _>>() == ledger.coins);
-    assert!(schema::lattice(&rig.store).unwrap() == ledger.lattice);
+    let (coins, lattice) = stored_coins(&rig.store).unwrap();
+    assert!(coins == ledger.coins && lattice == ledger.lattice);
     let heights: Vec<_> = rig.store.rows(Column::Heights).into_iter().map(|(_, hash)| hash).collect();
     let expected: Vec<_> = ledger.blocks.iter().map(|block| block.hash().as_bytes().to_vec()).collect();
     assert_eq!(heights, expected);
