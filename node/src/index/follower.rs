@@ -242,7 +242,10 @@ impl<I: Index> Follower<I> {
             let outcome = found.map_or(Ok(()), |error| Err(Trouble::Index(error))).and_then(|()| self.catch_up(&view));
             match outcome {
                 Ok(()) => waits = false,
-                Err(Trouble::Index(error @ StoreError::Corrupt { .. })) if self.shared.rebuilds() == 0 => {
+                // What is pruned cannot be read again: then the index is as it is.
+                Err(Trouble::Index(error @ StoreError::Corrupt { .. }))
+                    if self.shared.rebuilds() == 0 && view.pruned().is_none() =>
+                {
                     self.forget(&error)?;
                     continue;
                 }
@@ -297,6 +300,7 @@ impl<I: Index> Follower<I> {
     fn catch_up(&self, view: &View) -> Result<(), Trouble> {
         let cursor = match schema::cursor(&*self.store, self.shared.name).map_err(Trouble::Index)? {
             Some(cursor) => cursor,
+            None if view.pruned().is_some() => return Err(self.pruned(view).into()),
             // What an interrupted clearing has left must not be counted twice.
             None if !self.clear()? => return Ok(()),
             None => self.begin(view)?,
@@ -378,10 +382,22 @@ impl<I: Index> Follower<I> {
     }
 
     fn step(&self, view: &View, hash: &BlockHash) -> Result<(Block, BlockDelta), StoreError> {
-        let missing = |what| StoreError::corrupt(format!("the {what} of block {hash} is missing"));
+        let missing = |what| match view.pruned() {
+            Some(_) => self.pruned(view),
+            None => StoreError::corrupt(format!("the {what} of block {hash} is missing")),
+        };
         let block = view.block(hash)?.ok_or_else(|| missing("body"))?;
         let delta = view.undo(hash)?.ok_or_else(|| missing("undo record"))?;
         Ok((block, delta))
+    }
+
+    /// It has to read what is no longer there.
+    fn pruned(&self, view: &View) -> StoreError {
+        let from = view.bodies_from();
+        StoreError::Pruned(format!(
+            "it needs blocks that were pruned: bodies are here from height {from} on. Run with --no-index, or move the \
+             data directory away and sync anew"
+        ))
     }
 
     /// Rows and cursor together. Unsynced: what a power cut takes back is built again.
