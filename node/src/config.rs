@@ -8,16 +8,18 @@ mod layers;
 mod options;
 mod parse;
 mod show;
+mod storage;
 mod upkeep;
 
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
 use crate::invite::{self, Invite, InviteError};
+use crate::prune::PruneLimits;
 use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
 pub use options::{OPTIONS, OptionSpec, Shape};
-pub use parse::{HostName, IpRange, PeerName, RpcAuth, RpcWhitelist};
+pub use parse::{HostName, IpRange, PeerName, RpcAuth, RpcWhitelist, UserPassword};
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::network::Network;
@@ -53,6 +55,8 @@ pub struct Config {
     pub index: bool,
     /// Deepest reorganisation that is followed; `None` follows work alone.
     pub max_reorg: Option<u32>,
+    /// When old blocks are deleted.
+    pub prune: PruneLimits,
     /// The mempool.
     pub mempool: MempoolConfig,
     /// Mining.
@@ -135,30 +139,6 @@ impl RpcConfig {
     /// Whether a connection from `address` is answered at all.
     pub fn allows(&self, address: IpAddr) -> bool {
         address.to_canonical().is_loopback() || self.allow_ip.iter().any(|range| range.contains(address))
-    }
-}
-
-/// A name and a password; never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UserPassword {
-    /// The user's name.
-    pub user: String,
-    /// The password.
-    pub password: String,
-}
-
-/// What a `Debug` line shows of a secret.
-const HIDDEN: &str = "(hidden)";
-
-impl std::fmt::Debug for UserPassword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserPassword").field("user", &self.user).field("password", &HIDDEN).finish()
-    }
-}
-
-impl std::fmt::Debug for RpcAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RpcAuth").field("user", &self.user).field("hash", &HIDDEN).finish()
     }
 }
 
@@ -508,6 +488,7 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
         rpc: rpc(layers, &network)?,
         db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
         index: !flag("no-index")?,
+        prune: storage::prune(layers, &network)?,
         max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
         mempool: MempoolConfig {
             max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,

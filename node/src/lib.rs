@@ -16,11 +16,13 @@ pub mod mining;
 #[cfg(feature = "rocksdb")]
 pub mod node;
 pub mod p2p;
+pub mod prune;
 #[cfg(feature = "rocksdb")]
 pub mod rebuild;
 pub mod rpc;
 pub mod seeder;
 pub mod signals;
+pub mod snapshot;
 pub mod store;
 pub mod swap;
 pub mod telemetry;

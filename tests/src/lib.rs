@@ -3,6 +3,7 @@
 
 pub mod crash;
 pub mod damage;
+pub mod lab;
 pub mod oracle;
 pub mod process;
 pub mod purse;

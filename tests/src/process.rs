@@ -135,6 +135,11 @@ impl Setup {
         self.data_dir.join(&self.network)
     }
 
+    /// Where the node keeps everything.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// A command on the same data directory, such as `rebuild`, that ends by itself: not yet started.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(binary("setara-node"));

@@ -14,11 +14,12 @@ use super::early::EarlyBlocks;
 use super::events::Shared;
 use super::flush::Pending;
 use super::headers::SharedTree;
+use super::prune::{KEEP_BODIES, KEEP_UNDO};
 use super::recent::Recent;
 use super::tree::NodeId;
 use super::verify::Verifier;
 use super::{Accepted, ChainFault, SubmitError};
-use crate::store::schema::flags;
+use crate::store::schema::{Pruned, SnapshotRow, flags};
 use crate::store::{SpaceCheck, Store};
 use setara_core::block::{EncodedBlock, Header};
 use setara_core::consensus::{ChainState, CheckedBlock, Class, HeaderState, RuleError, check_header, header_is_early};
@@ -67,6 +68,10 @@ pub struct ChainOptions {
     pub space: Option<SpaceCheck>,
     /// Name of the data directory, for errors.
     pub directory: String,
+    /// Newest bodies that pruning leaves; see [`KEEP_BODIES`].
+    pub keep_bodies: u32,
+    /// Newest undo records that pruning leaves; see [`KEEP_UNDO`].
+    pub keep_undo: u32,
     /// When the node is to stop: a long reorganisation then ends between two blocks, and the next start goes on.
     pub stop: CancellationToken,
 }
@@ -79,6 +84,8 @@ impl Default for ChainOptions {
             flush_interval: Duration::from_secs(60),
             space: None,
             directory: "the data directory".to_owned(),
+            keep_bodies: KEEP_BODIES,
+            keep_undo: KEEP_UNDO,
             stop: CancellationToken::new(),
         }
     }
@@ -109,6 +116,10 @@ pub struct ChainCore {
     pub(super) fresh: Option<Fresh>,
     pub(super) reasons: BTreeMap<NodeId, RuleError>,
     pub(super) audits: Audits,
+    /// The snapshot that the chain began with, if with one.
+    pub(super) snapshot: Option<SnapshotRow>,
+    /// What has been deleted, if anything has.
+    pub(super) pruned: Option<Pruned>,
     pub(super) early: EarlyBlocks,
     pub(super) fault: Option<ChainFault>,
     /// Longest time between two flushes, amid a load.
@@ -235,7 +246,7 @@ impl ChainCore {
             if let Some(error) = self.audits.reason(known) {
                 return Err(SubmitError::SetAside(error.clone()));
             }
-            if node.has(flags::BODY) {
+            if node.had_body() {
                 return Ok(if self.tree.is_lost(known) { Place::Lost(known) } else { Place::Known });
             }
         }
@@ -372,6 +383,9 @@ impl ChainCore {
         let id = self.tree.find(hash).ok_or(SubmitError::MissingParent(*hash))?;
         if id == self.tree.genesis() {
             return Err(SubmitError::InvalidParent(*hash));
+        }
+        if self.is_active(id) && !self.can_revert(self.tree.node(id).height()) {
+            return Err(SubmitError::Pruned(*hash));
         }
         self.tree.set_bad(id, flags::INVALIDATED);
         self.reactivate(now)

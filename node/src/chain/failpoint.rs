@@ -32,7 +32,12 @@ pub const BEFORE_INDEX: &str = "before-index-write";
 /// After an index has written.
 pub const AFTER_INDEX: &str = "after-index-write";
 
-/// Every place, for tests that visit each.
+/// Before old blocks are deleted.
+pub const BEFORE_PRUNE: &str = "before-prune";
+/// After they are deleted, before their room is given back.
+pub const AFTER_PRUNE: &str = "after-prune";
+
+/// Every place that any chain passes, for tests that visit each; those of pruning are not among them.
 pub const ALL: [&str; 11] = [
     BEFORE_FLUSH,
     AFTER_FLUSH,

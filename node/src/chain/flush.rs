@@ -171,7 +171,7 @@ impl ChainCore {
     }
 
     /// Stores everything in the middle of a load or reorganisation. Readers see it only if the tip is no step back.
-    fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
+    pub(super) fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
         self.store_changes(now)?;
         if self.state.header.work >= self.shared.view().tip.header.work {
             self.publish()?;
@@ -206,6 +206,9 @@ impl ChainCore {
                 batch.put_height(Height::new(height), None);
             }
             batch.put_tip(&self.state);
+            if let Some(pruned) = &self.pruned {
+                batch.put_pruned(pruned);
+            }
         }
         if rows == Rows::Coins {
             self.put_coins(&mut batch)?;
@@ -236,7 +239,7 @@ impl ChainCore {
         self.options.space.as_ref().map_or(Ok(()), |space| Ok(space.check()?))
     }
 
-    fn put_headers(&mut self, batch: &mut Batch) {
+    pub(super) fn put_headers(&mut self, batch: &mut Batch) {
         for id in self.tree.take_dirty() {
             batch.put_header(&self.tree.node(id).hash(), &self.tree.row(id));
         }
@@ -314,7 +317,8 @@ impl ChainCore {
         self.note_progress();
         let reader = self.store.snapshot()?;
         let (recent, tips, headers) = (self.recent.clone(), self.tips(), self.tree.reader());
-        let view = View::new(self.state, self.sequence, self.network.clone(), reader, recent, tips, headers);
+        let stored = (self.pruned, self.snapshot);
+        let view = View::new(self.state, self.sequence, self.network.clone(), reader, recent, tips, headers, stored);
         self.shared.publish(Arc::new(view));
         Ok(())
     }

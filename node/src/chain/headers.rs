@@ -32,7 +32,7 @@ pub struct KnownHeader {
     pub state: HeaderState,
     /// The header.
     pub header: Header,
-    /// Whether its body is here.
+    /// Whether its body is here, or was until it was pruned.
     pub has_body: bool,
     /// Whether it was once part of the active chain: then its body has been fully validated.
     pub connected: bool,
@@ -59,7 +59,7 @@ impl From<&Node> for KnownHeader {
         Self {
             state: node.state,
             header: node.header,
-            has_body: node.has(flags::BODY),
+            has_body: node.had_body(),
             connected: node.has(flags::CONNECTED),
             bad: node.is_bad(),
         }
@@ -98,6 +98,11 @@ impl Headers {
     /// Whether stored bodies are damaged, and have not come again.
     pub fn has_lost(&self) -> bool {
         self.0.read().lost().next().is_some()
+    }
+
+    /// Bytes of the bodies that are here.
+    pub fn body_bytes(&self) -> u64 {
+        self.0.read().body_bytes()
     }
 
     /// The block of the branch that ends in `hash` at a height.
@@ -151,7 +156,7 @@ impl Headers {
         let Some(last) = tree.ancestor(id, last) else { return Vec::new() };
         let within: Vec<NodeId> =
             tree.branch(last).take((tree.node(last).height().get() - complete) as usize).collect();
-        let missing = within.iter().rev().copied().filter(|id| !tree.node(*id).has(flags::BODY));
+        let missing = within.iter().rev().copied().filter(|id| !tree.node(*id).had_body());
         let on_branch = |lost: &NodeId| tree.ancestor(id, tree.node(*lost).height().get()) == Some(*lost);
         let mut lost: Vec<NodeId> = tree.lost().filter(on_branch).collect();
         lost.sort_unstable_by_key(|id| tree.node(*id).height());
@@ -212,6 +217,26 @@ impl SharedTree {
 
     pub fn find_body(&self, id: NodeId) {
         self.0.write().find_body(id);
+    }
+
+    pub fn adopt(&self, id: NodeId) {
+        self.0.write().adopt(id);
+    }
+
+    pub fn best_header(&self) -> NodeId {
+        self.0.read().best_header()
+    }
+
+    pub fn prune_body(&self, id: NodeId) {
+        self.0.write().prune_body(id);
+    }
+
+    pub fn body_bytes(&self) -> u64 {
+        self.0.read().body_bytes()
+    }
+
+    pub fn ancestor(&self, id: NodeId, height: u32) -> Option<NodeId> {
+        self.0.read().ancestor(id, height)
     }
 
     pub fn reconsider(&self, id: NodeId) {

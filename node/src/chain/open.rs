@@ -19,7 +19,7 @@ use super::tree::{HeaderTree, NodeId};
 use super::verify::Verifier;
 use super::view::View;
 use super::{ChainFault, SubmitError};
-use crate::store::schema::{self, HeaderRow, PutRows, flags};
+use crate::store::schema::{self, HeaderRow, Pruned, PutRows, SnapshotStage, flags};
 use crate::store::{Batch, Column, Direction, Durability, Store, StoreError};
 use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState, apply, check_header};
@@ -53,16 +53,23 @@ impl ChainCore {
             begin(&*store, &network)?;
         }
         schema::migrate(&*store, &network.genesis_hash())?;
+        let mut snapshot = schema::snapshot(&*store)?;
+        if snapshot.is_some_and(|row| row.stage == SnapshotStage::Loading) {
+            super::adopt::reset(&*store, &network)?;
+            snapshot = None;
+        }
         let keys = KeyedState::random();
         let state = schema::tip(&*store)?.ok_or_else(|| damaged("the tip is missing"))?;
-        let tree = load_headers(&*store, &network, keys)?;
-        let active = load_active(&*store, &tree, &state)?;
+        let pruned = schema::pruned(&*store)?;
+        let mut tree = load_headers(&*store, &network, keys)?;
+        let active = load_active(&*store, &mut tree, &state, pruned)?;
         let mut coins = CoinCache::new(options.coin_cache_bytes, keys);
         let lattice = catch_up(&*store, &mut coins, &state)?;
-        recheck(&*store, &verifier, &tree, &active, &state, &lattice)?;
+        recheck(&*store, &verifier, &tree, &active, &state, &lattice, pruned)?;
         let tree = SharedTree::new(tree);
-        let (snapshot, recent) = (store.snapshot()?, Recent::read(&*store)?);
-        let view = View::new(state, 0, network.clone(), snapshot, recent, Vec::new(), tree.reader());
+        let (reader, recent) = (store.snapshot()?, Recent::read(&*store)?);
+        let stored = (pruned, snapshot);
+        let view = View::new(state, 0, network.clone(), reader, recent, Vec::new(), tree.reader(), stored);
         let mut core = Self {
             coins,
             recent: Recent::default(),
@@ -80,6 +87,8 @@ impl ChainCore {
             fresh: None,
             reasons: BTreeMap::new(),
             audits: Audits::default(),
+            pruned,
+            snapshot,
             early: EarlyBlocks::default(),
             fault: None,
             sequence: 0,
@@ -161,15 +170,25 @@ fn load_headers(store: &dyn Store, network: &Network, keys: KeyedState) -> Resul
 }
 
 /// The active chain, from the height index; it must be a branch of the tree that ends in the tip.
-fn load_active(store: &dyn Store, tree: &HeaderTree, state: &ChainState) -> Result<Vec<NodeId>, ChainFault> {
+fn load_active(
+    store: &dyn Store,
+    tree: &mut HeaderTree,
+    state: &ChainState,
+    pruned: Option<Pruned>,
+) -> Result<Vec<NodeId>, ChainFault> {
     let mut active = Vec::with_capacity(state.height().get() as usize + 1);
     for (height, row) in (0u32..).zip(store.iterate(Column::Heights, &[], Direction::Forward)) {
         let (key, value) = row?;
         let hash = <[u8; 32]>::try_from(value).map_err(|_| StoreError::corrupt(format!("height {height}")))?;
         let id = tree.find(&BlockHash::from_bytes(hash)).filter(|_| key == height.to_be_bytes());
         let id = id.ok_or_else(|| damaged(format!("the block at height {height} is missing")))?;
+        if pruned.is_some_and(|pruned| height < pruned.bodies_from.get()) && !tree.node(id).had_body() {
+            // Reverted in memory, when rows of headers were written ahead of a flush that never came; or below a
+            // snapshot's base, where rows are not written.
+            tree.adopt(id);
+        }
         let node = tree.node(id);
-        if node.parent != active.last().copied() || !node.has(flags::BODY | flags::CONNECTED) {
+        if node.parent != active.last().copied() || !node.had_body() || !node.has(flags::CONNECTED) {
             return Err(damaged(format!("the block at height {height} does not follow the one below")));
         }
         active.push(id);
@@ -241,16 +260,25 @@ fn recheck(
     active: &[NodeId],
     state: &ChainState,
     lattice: &Lattice,
+    pruned: Option<Pruned>,
 ) -> Result<(), ChainFault> {
     let mut state = *state;
     let mut lattice = lattice.clone();
     for id in active.iter().skip(1).rev().take(RECHECK_BLOCKS) {
         let hash = tree.node(*id).hash();
         let broken = |what: String| damaged(format!("block {hash}: {what}"));
-        let block = schema::block(store, &hash)?.ok_or_else(|| broken("its body is missing".to_owned()))?;
-        let root = block.coinbase.coins_root;
-        verifier.check(block).map_err(|error| broken(error.to_string()))?;
+        if pruned.is_some_and(|pruned| tree.node(*id).height() < pruned.undo_from) {
+            break;
+        }
         let delta = schema::undo(store, &hash)?.ok_or_else(|| broken("its undo record is missing".to_owned()))?;
+        let root = if tree.node(*id).has(flags::PRUNED) {
+            delta.parent().coins_root
+        } else {
+            let block = schema::block(store, &hash)?.ok_or_else(|| broken("its body is missing".to_owned()))?;
+            let root = block.coinbase.coins_root;
+            verifier.check(block).map_err(|error| broken(error.to_string()))?;
+            root
+        };
         lattice.apply(&delta.lattice_changes().negate()).map_err(|error| broken(error.to_string()))?;
         if *delta.header() != state.header || lattice.root() != root || delta.parent().coins_root != root {
             return Err(broken("the coins before it are not those it commits to".to_owned()));

@@ -76,6 +76,7 @@ impl ChainCore {
         self.change_lattice(&changes)?;
         self.state = apply(delta, self.lattice.root());
         self.active.push(id);
+        self.bodies_reach(self.state.height(), true);
         self.pending.put_undo(delta.header().hash, undo);
         self.pending.height_changed(self.state.height());
         self.take_step(change, !signed)?;
@@ -176,8 +177,15 @@ impl ChainCore {
             Some(delta) => delta,
             None => schema::undo(&*self.store, &hash)?.ok_or_else(|| damaged("there is no undo record"))?,
         };
-        let block = self.body(&hash)?;
-        let block: Block = codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
+        // Of a pruned block the undo record knows the root as well; it was held against the coinbase's when it was made.
+        let is_pruned = self.tree.node(self.tip_id()).has(flags::PRUNED);
+        let committed = if is_pruned {
+            delta.parent().coins_root
+        } else {
+            let block = self.body(&hash)?;
+            let block: Block = codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
+            block.coinbase.coins_root
+        };
         let parent = self.tree.node(self.tip_id()).header.previous;
         if *delta.header() != self.state.header || delta.parent().hash() != parent {
             return Err(damaged("another branch's undo record is stored as that"));
@@ -187,12 +195,16 @@ impl ChainCore {
         self.change_lattice(&changes)?;
         // "Reverting block h must give back the root in h's own coinbase, else this node is damaged."
         let root = self.lattice.root();
-        if root != block.coinbase.coins_root || root != before.coins_root {
+        if root != committed || root != before.coins_root {
             return Err(damaged("the coins before it do not match the coinbase"));
         }
         self.pending.height_changed(self.state.height());
         self.state = before;
-        self.active.pop();
+        if let Some(id) = self.active.pop().filter(|_| is_pruned) {
+            // It may be the better branch again: then its body is needed.
+            self.tree.drop_body(id);
+        }
+        self.bodies_reach(delta.header().height, is_pruned);
         self.take_step(Change::new(delta, true), true)?;
         failpoint::pass(failpoint::AFTER_REVERT);
         Ok(())

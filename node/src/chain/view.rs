@@ -6,12 +6,14 @@
 use super::events::TipInfo;
 use super::headers::Headers;
 use super::recent::Recent;
-use crate::store::schema::{self, HeaderRow};
+use crate::store::schema::{self, HeaderRow, Pruned, SnapshotRow};
 use crate::store::{Column, Direction, Reader, StoreError};
 use setara_core::block::Block;
+use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
+use setara_core::lattice::Lattice;
 use setara_core::network::Network;
 use setara_core::transaction::{Coin, OutPoint};
 use std::sync::Arc;
@@ -101,6 +103,8 @@ pub struct View {
     tips: Vec<ChainTip>,
     /// Whom to tell of damaged bodies.
     headers: Headers,
+    pruned: Option<Pruned>,
+    snapshot: Option<SnapshotRow>,
 }
 
 impl View {
@@ -112,8 +116,9 @@ impl View {
         recent: Recent,
         tips: Vec<ChainTip>,
         headers: Headers,
+        (pruned, snapshot): (Option<Pruned>, Option<SnapshotRow>),
     ) -> Self {
-        Self { tip, sequence, network, reader, recent, tips, headers }
+        Self { tip, sequence, network, reader, recent, tips, headers, pruned, snapshot }
     }
 
     /// The chain as another snapshot of the same store shows it.
@@ -121,7 +126,8 @@ impl View {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
         let recent = Recent::read(&*reader)?;
         let (network, tips, headers) = (self.network.clone(), self.tips.clone(), self.headers.clone());
-        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, headers })
+        let (pruned, snapshot) = (schema::pruned(&*reader)?, schema::snapshot(&*reader)?);
+        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, headers, pruned, snapshot })
     }
 
     /// The tip in brief.
@@ -137,6 +143,21 @@ impl View {
     /// The snapshot itself, for indexes.
     pub fn reader(&self) -> &Arc<dyn Reader> {
         &self.reader
+    }
+
+    /// What has been deleted to save space, if anything has.
+    pub const fn pruned(&self) -> Option<Pruned> {
+        self.pruned
+    }
+
+    /// The snapshot that the chain began with, if with one.
+    pub const fn snapshot(&self) -> Option<SnapshotRow> {
+        self.snapshot
+    }
+
+    /// Lowest height from which on every body of the active chain is here.
+    pub fn bodies_from(&self) -> Height {
+        self.pruned.map_or(Height::GENESIS, |pruned| pruned.bodies_from)
     }
 
     /// The ends of all branches.
@@ -160,13 +181,20 @@ impl View {
         Ok(self.hash_at(row.height)? == Some(*hash))
     }
 
-    /// A block's encoding, on any branch. A damaged one is an error, and asked for again from peers.
+    /// A block's encoding, on any branch; that of genesis is always here. A damaged one is an error, and asked for again
+    /// from peers.
     pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(codec::encode(self.network.genesis())));
+        }
         self.watched(hash, schema::body(&*self.reader, hash))
     }
 
     /// A block, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(self.network.genesis().clone()));
+        }
         self.watched(hash, schema::block(&*self.reader, hash))
     }
 
@@ -178,8 +206,11 @@ impl View {
         read
     }
 
-    /// What a block changed; there for every block that was ever connected.
+    /// What a block changed; there for every block that was ever connected, unless it was pruned.
     pub fn undo(&self, hash: &BlockHash) -> Result<Option<BlockDelta>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(BlockDelta::genesis(&self.network)));
+        }
         schema::undo(&*self.reader, hash)
     }
 
@@ -251,6 +282,18 @@ impl View {
             }
         }
         Ok(CoinsTotal { count, sum })
+    }
+
+    /// The lattice over all coins.
+    pub fn lattice(&self) -> Result<Lattice, StoreError> {
+        let mut lattice = schema::lattice(&*self.reader)?;
+        for change in self.recent.changes() {
+            let (delta, reverted) = change.delta();
+            let changes = delta.lattice_changes();
+            let changes = if reverted { changes.negate() } else { changes };
+            lattice.apply(&changes).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        }
+        Ok(lattice)
     }
 
     /// The way from a follower's block, on any branch, to the tip: at most [`UPDATES_MAX`] blocks each way.

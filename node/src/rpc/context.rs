@@ -7,11 +7,12 @@ use crate::index::{IndexError, IndexStatus, IndexView, Indexes};
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use crate::p2p::shell::PeerNetwork;
+use crate::prune::Pruner;
 use crate::witness::Witness;
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::network::Network;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub struct RpcContext {
     pub chain: ChainHandle,
     /// Transactions and addresses, unless switched off.
     pub indexes: Option<Arc<Indexes>>,
+    /// What deletes old blocks, if anything does.
+    pub pruner: Option<Arc<Pruner>>,
     /// Unconfirmed transactions.
     pub mempool: Arc<Mempool>,
     /// Whether the last run's mempool has been read back.
@@ -49,6 +52,8 @@ pub struct RpcContext {
     pub peers: Option<Arc<PeerNetwork>>,
     /// Whether transactions that are handed in leave over connections of their own.
     pub private_broadcast: bool,
+    /// Folder against which paths of snapshots are taken.
+    pub folder: PathBuf,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What was found at the start and the operator should know.

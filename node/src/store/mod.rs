@@ -133,6 +133,9 @@ pub enum StoreError {
     /// An earlier write failed, so no later one can be trusted.
     #[error("the database stopped after an earlier write failed: {0}")]
     Poisoned(String),
+    /// What is asked for was deleted to save space: no damage.
+    #[error("{0}")]
+    Pruned(String),
     /// A fault that a test asked for.
     #[error("injected fault")]
     Injected,
@@ -191,6 +194,13 @@ pub trait Store: Reader {
 
     /// Moves everything written to where it stays: a store that is closed after this needs no log to be whole.
     fn settle(&self) -> Result<(), StoreError>;
+
+    /// Gives the room of bodies and undo records that were deleted back to the disk. `false`: a snapshot still holds them,
+    /// nothing was done. May take long.
+    fn reclaim(&self) -> Result<bool, StoreError>;
+
+    /// Bytes that a column takes where it stays; what was written last may not count yet.
+    fn column_bytes(&self, column: Column) -> Result<u64, StoreError>;
 }
 
 /// Changes to apply together. Later changes of a key win.

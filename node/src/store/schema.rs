@@ -8,7 +8,7 @@
 //! | coins | txid, index (u32 BE) | [`Coin`] |
 //! | heights | height (u32 BE) | hash of the active chain's block |
 //! | tx_index, address_index | see `index/` | |
-//! | meta | `format`, `genesis`, `tip`, `coins_tip`, `lattice` + bucket, `cursor/` + index | see below |
+//! | meta | `format`, `genesis`, `tip`, `coins_tip`, `pruned`, `snapshot`, `lattice` + bucket, `cursor/` + index | see below |
 //!
 //! Coins and lattice are those after the block `coins_tip`; the deltas from there to the tip are stored with it
 //! (`chain/recent.rs`). Format 1 had no `coins_tip`: coins were stored with every block.
@@ -20,7 +20,7 @@ use super::{Batch, Column, Reader, StoreError};
 use setara_core::block::{Block, Header};
 use setara_core::codec::{self, Codec, CodecError, Writer};
 use setara_core::consensus::{BlockDelta, ChainState};
-use setara_core::hash::{BlockHash, TxId};
+use setara_core::hash::{BlockHash, Hash256, TxId};
 use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::pow::Work;
@@ -34,6 +34,8 @@ pub(super) const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
 const KEY_COINS_TIP: &[u8] = b"coins_tip";
 const KEY_LATTICE: &[u8] = b"lattice";
+const KEY_PRUNED: &[u8] = b"pruned";
+const KEY_SNAPSHOT: &[u8] = b"snapshot";
 /// Start of the keys under which followers keep the block they have reached.
 const KEY_CURSOR: &[u8] = b"cursor/";
 
@@ -94,8 +96,10 @@ pub mod flags {
     pub const FAILED: u8 = 8;
     /// The operator does not want it.
     pub const INVALIDATED: u8 = 16;
+    /// The body was here, in the active chain, and was deleted to save space.
+    pub const PRUNED: u8 = 32;
     /// Every bit of this format.
-    pub const ALL: u8 = BODY | SIGNED | CONNECTED | FAILED | INVALIDATED;
+    pub const ALL: u8 = BODY | SIGNED | CONNECTED | FAILED | INVALIDATED | PRUNED;
 }
 
 impl Codec for HeaderRow {
@@ -126,6 +130,78 @@ impl Codec for HeaderRow {
             chain_tx_count: reader.u64()?,
         };
         if row.flags & !flags::ALL == 0 { Ok(row) } else { Err(CodecError::NonCanonical) }
+    }
+}
+
+/// How far down the active chain's data reaches, once something was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Lowest height from which on every body is here.
+    pub bodies_from: Height,
+    /// Lowest height from which on every undo record is here; never above that of the bodies.
+    pub undo_from: Height,
+}
+
+impl Codec for Pruned {
+    const MIN_SIZE: u64 = 2;
+
+    fn write(&self, writer: &mut Writer) {
+        writer.u32(self.bodies_from.get());
+        writer.u32(self.undo_from.get());
+    }
+
+    fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { bodies_from: Height::new(reader.u32()?), undo_from: Height::new(reader.u32()?) })
+    }
+}
+
+/// What has become of the snapshot that a chain began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotStage {
+    /// Its coins are being stored: what is there belongs to no block.
+    Loading,
+    /// The chain goes on from it; the blocks up to the base have not been verified.
+    Unverified,
+    /// They have.
+    Verified,
+}
+
+/// The snapshot that a chain began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The block after which its coins are.
+    pub base: Height,
+    /// That block.
+    pub hash: BlockHash,
+    /// Commitment to its coins.
+    pub root: Hash256,
+    /// What has become of it.
+    pub stage: SnapshotStage,
+}
+
+impl Codec for SnapshotRow {
+    const MIN_SIZE: u64 = 1 + 32 + 32 + 1;
+
+    fn write(&self, writer: &mut Writer) {
+        writer.u32(self.base.get());
+        self.hash.write(writer);
+        self.root.write(writer);
+        writer.u8(match self.stage {
+            SnapshotStage::Loading => 0,
+            SnapshotStage::Unverified => 1,
+            SnapshotStage::Verified => 2,
+        });
+    }
+
+    fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
+        let (base, hash, root) = (Height::new(reader.u32()?), BlockHash::read(reader)?, Hash256::read(reader)?);
+        let stage = match reader.u8()? {
+            0 => SnapshotStage::Loading,
+            1 => SnapshotStage::Unverified,
+            2 => SnapshotStage::Verified,
+            _ => return Err(CodecError::NonCanonical),
+        };
+        Ok(Self { base, hash, root, stage })
     }
 }
 
@@ -210,6 +286,18 @@ pub fn tip(reader: &dyn Reader) -> Result<Option<ChainState>, StoreError> {
     decoded(&value, || "the tip".to_owned()).map(Some)
 }
 
+/// Reads what has been pruned, if anything has.
+pub fn pruned(reader: &dyn Reader) -> Result<Option<Pruned>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_PRUNED)? else { return Ok(None) };
+    decoded(&value, || "the pruned heights".to_owned()).map(Some)
+}
+
+/// Reads which snapshot the chain began with, if with one.
+pub fn snapshot(reader: &dyn Reader) -> Result<Option<SnapshotRow>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_SNAPSHOT)? else { return Ok(None) };
+    decoded(&value, || "the snapshot's mark".to_owned()).map(Some)
+}
+
 /// Reads the state after the block that the stored coins and lattice belong to.
 pub fn coins_tip(reader: &dyn Reader) -> Result<Option<ChainState>, StoreError> {
     let Some(value) = reader.get(Column::Meta, KEY_COINS_TIP)? else { return Ok(None) };
@@ -256,6 +344,14 @@ pub trait PutRows {
     fn put_height(&mut self, height: Height, hash: Option<&BlockHash>);
     /// Sets the tip's state.
     fn put_tip(&mut self, tip: &ChainState);
+    /// Sets what has been pruned.
+    fn put_pruned(&mut self, pruned: &Pruned);
+    /// Forgets that anything has been pruned.
+    fn forget_pruned(&mut self);
+    /// Sets which snapshot the chain began with.
+    fn put_snapshot(&mut self, row: &SnapshotRow);
+    /// Forgets that it began with one.
+    fn forget_snapshot(&mut self);
     /// Sets the state that the stored coins and lattice belong to.
     fn put_coins_tip(&mut self, state: &ChainState);
     /// Sets one bucket of the lattice.
@@ -298,6 +394,22 @@ impl PutRows for Batch {
 
     fn put_tip(&mut self, tip: &ChainState) {
         self.put(Column::Meta, KEY_TIP, &codec::encode(tip));
+    }
+
+    fn put_pruned(&mut self, pruned: &Pruned) {
+        self.put(Column::Meta, KEY_PRUNED, &codec::encode(pruned));
+    }
+
+    fn forget_pruned(&mut self) {
+        self.delete(Column::Meta, KEY_PRUNED);
+    }
+
+    fn put_snapshot(&mut self, row: &SnapshotRow) {
+        self.put(Column::Meta, KEY_SNAPSHOT, &codec::encode(row));
+    }
+
+    fn forget_snapshot(&mut self) {
+        self.delete(Column::Meta, KEY_SNAPSHOT);
     }
 
     fn put_coins_tip(&mut self, state: &ChainState) {

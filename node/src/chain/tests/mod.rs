@@ -1,5 +1,6 @@
 //! Tests of the chain: over the memory store, without threads, against the naive ledger of `testing.rs`.
 
+mod adopt;
 mod audit;
 mod blocks;
 mod crash;
@@ -9,6 +10,7 @@ mod headers;
 mod import;
 mod lost;
 mod model;
+mod prune;
 mod recent;
 mod sides;
 mod threads;

@@ -1,7 +1,7 @@
 //! What each event means to which part of the brain.
 
 use super::blocks::Ask;
-use super::greeting::{self, Introduction};
+use super::greeting::{self, Introduction, serves};
 use super::interface::{Action, Actions, Desk, Ending, Link, PeerId, TransactionVerdict};
 use super::peer::Peer;
 use super::penalty::{Offence, Penalty};
@@ -13,6 +13,7 @@ use crate::p2p::message::{Hello, Message, NetAddress, PeerAddress, Reference, se
 use rand::RngExt;
 use setara_core::block::Header;
 use setara_core::hash::BlockHash;
+use setara_core::limits::HEADER_BYTES;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,7 +51,7 @@ impl Parts {
             agent: &self.options.agent,
             network: desk.chain.network(),
             link,
-            serves: (0, desk.chain.view().tip.height().get()),
+            serves: serves(desk),
             nonce: peer.nonce,
             listen_port: self.options.listen_port,
             time: desk.now.unix_seconds,
@@ -250,9 +251,11 @@ impl Parts {
                         Reference::Transaction(_) | Reference::Parent(_) => None,
                     })
                     .collect();
+                blocks.iter().for_each(|hash| peer.answered_block(hash));
                 self.relay.on_not_found(desk, id, &references);
                 self.blocks.on_not_found(desk, id, &references);
                 self.download.on_not_found(desk, id, &blocks);
+                self.history.on_not_found(desk, id, &blocks);
             }
             Message::FeeFilter(rate) => self.relay.on_fee_filter(id, rate),
             Message::SendCompact(wanted) => self.blocks.on_send_compact(id, wanted),
@@ -281,10 +284,15 @@ impl Parts {
     }
 
     fn block(&mut self, desk: &mut Desk<'_>, id: PeerId, bytes: &Arc<[u8]>) {
+        let header = bytes.first_chunk::<HEADER_BYTES>().and_then(|bytes| Header::from_bytes(bytes).ok());
+        if let (Some(header), Some(peer)) = (header, self.peers.get_mut(&id)) {
+            peer.answered_block(&header.hash());
+        }
         // Asked for by the one or the other part, or by both: each knows what it asked of whom.
         let by_download = self.download.on_block(desk, id, bytes.clone());
         let by_relay = self.blocks.on_block(desk, id, bytes);
-        if !by_download && !by_relay {
+        let by_history = self.history.on_block(desk, id, bytes);
+        if !by_download && !by_relay && !by_history {
             desk.blame(id, Offence::UnwantedBlock);
         }
     }
@@ -386,6 +394,7 @@ impl Parts {
         }
         self.sync.peer_gone(desk, id);
         self.download.peer_gone(desk, id);
+        self.history.peer_gone(desk, id);
         self.blocks.peer_gone(desk, id);
         self.relay.peer_gone(id);
     }
@@ -428,6 +437,7 @@ impl Parts {
         self.revise(desk);
         self.sync.tick(desk);
         self.download.tick(desk);
+        self.tick_history(desk);
         self.blocks.tick(desk);
         self.relay.tick(desk);
         self.tick_addresses(desk);
@@ -440,6 +450,14 @@ impl Parts {
             self.bans.expire(desk.now.unix_seconds);
             desk.actions.push(Action::Save);
         }
+    }
+
+    fn tick_history(&mut self, desk: &mut Desk<'_>) {
+        let serves =
+            |peer: &&Peer| peer.is_ready() && peer.link.relays_blocks() && peer.services() & services::BLOCKS != 0;
+        let ready = self.peers.values().filter(serves).map(|peer| (peer.id, peer.serves(), self.sync.shown(peer.id)));
+        let ready = ready.collect();
+        self.history.tick(desk, ready, self.caught_up);
     }
 
     /// A line for whoever waits for the node to catch up.
@@ -494,6 +512,16 @@ impl Parts {
                         peer.closing = true;
                     }
                     settled.push(Action::Disconnect(id, ending));
+                }
+                // What is not to be sent twice is on its way already.
+                Action::Send(id, Message::GetBlocks(hashes)) => {
+                    let hashes = match self.peers.get_mut(&id) {
+                        Some(peer) => peer.ask_blocks(hashes, now.monotonic),
+                        None => hashes,
+                    };
+                    if !hashes.is_empty() {
+                        settled.push(Action::Send(id, Message::GetBlocks(hashes)));
+                    }
                 }
                 other => settled.push(other),
             }

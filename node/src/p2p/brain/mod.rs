@@ -23,6 +23,7 @@ mod events;
 pub mod eviction;
 mod gossip;
 pub mod greeting;
+pub mod history;
 pub mod interface;
 pub mod orphans;
 pub mod outbound;
@@ -45,8 +46,9 @@ use addresses::{AddressPeer, Addresses};
 use bans::Bans;
 use blocks::BlockRelay;
 use download::Download;
+use history::HistoryDownload;
 use interface::{Actions, Desk, Event, PeerId};
-use outbound::{Outbound, OutboundConfig};
+use outbound::{Added, Outbound, OutboundConfig};
 use peer::Peer;
 use private::PrivateBroadcast;
 use rand::SeedableRng;
@@ -77,7 +79,7 @@ pub struct BrainOptions {
     /// Dial these and nobody else.
     pub only: Vec<PeerAddress>,
     /// Dial these always, besides others.
-    pub manual: Vec<PeerAddress>,
+    pub manual: Vec<Added>,
     /// Where others reach this node: told to them.
     pub external: Vec<PeerAddress>,
     /// Of the genesis file: asked when few addresses are known.
@@ -176,6 +178,8 @@ pub struct Parts {
     pub sync: HeaderSync,
     /// Bodies.
     pub download: Download,
+    /// Bodies behind a snapshot.
+    pub history: HistoryDownload,
     /// Transactions.
     pub relay: TransactionRelay,
     /// New blocks.
@@ -193,7 +197,7 @@ pub struct Parts {
     /// When progress is told next.
     next_progress: Duration,
     /// When this node's own addresses are told next.
-    next_own: Duration,
+    next_own: Option<Duration>,
     /// Where the router forwards from.
     mapped: Option<PeerAddress>,
     /// When everybody is next asked who serves what nobody connected does; `None` while nothing of the kind is missing.
@@ -240,6 +244,7 @@ impl Parts {
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
             download: Download::new(),
+            history: HistoryDownload::default(),
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(options.upload_target),
             private: PrivateBroadcast::default(),
@@ -248,7 +253,7 @@ impl Parts {
             caught_up: false,
             next_save: SAVE_INTERVAL,
             next_progress: Duration::ZERO,
-            next_own: Duration::ZERO,
+            next_own: None,
             mapped: None,
             next_find: None,
             warned_of_clock: false,
@@ -282,6 +287,7 @@ impl Parts {
             Event::Served { peer } => self.blocks.sent(desk, peer),
             Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, &result),
             Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, &result),
+            Event::HistoryTaken { peer, hash, result } => self.history.on_block_taken(desk, peer, hash, &result),
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => {

@@ -425,6 +425,13 @@ impl Loop {
                     let done = move |result| drop(completions.send(Event::BlockTaken { peer, hash, result }));
                     self.chain.import(bytes, wanted, Box::new(done));
                 }
+                Action::SubmitHistory { peer, hash, bytes } => {
+                    // It may be done, and gone, by now.
+                    let Some(history) = self.chain.history() else { continue };
+                    let completions = self.completions.clone();
+                    let done = move |result| drop(completions.send(Event::HistoryTaken { peer, hash, result }));
+                    history.import(bytes, true, Box::new(done));
+                }
                 Action::SubmitTransactions(peer, transactions) => self.workers.transactions(peer, transactions),
                 Action::SubmitPackage(peer, package) => self.workers.package(peer, package),
                 Action::Save => self.save(),
