@@ -19,7 +19,7 @@ fn a_stopped_node_is_verified_and_damage_is_named() {
     }
     let (beside, said) = setup.run(&["verify"]);
     assert!(!beside && said.contains("in use"), "a running node's folder is its own: {said}");
-    node.stop();
+    assert!(node.terminate().0.success());
     let (good, said) = setup.run(&["verify", "--json"]);
     assert!(good, "{said}");
     let result = said.lines().find_map(|line| serde_json::from_str::<Value>(line).ok()).expect("a line of JSON");
