@@ -30,7 +30,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-pub use upkeep::Upkeep;
+pub use upkeep::{Upkeep, VerifyRange};
 
 /// The file looked for in the data directory.
 const FILE_NAME: &str = "setara.toml";

@@ -28,4 +28,6 @@ pub mod swap;
 pub mod telemetry;
 #[doc(hidden)]
 pub mod testing;
+#[cfg(feature = "rocksdb")]
+pub mod verify;
 pub mod witness;

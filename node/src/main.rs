@@ -2,7 +2,7 @@
 
 use setara_node::clock::SystemClock;
 use setara_node::config::{Request, RequestError, Upkeep, request};
-use setara_node::{backup, call, genesis, invite, node, rebuild, seeder};
+use setara_node::{backup, call, genesis, invite, node, rebuild, seeder, verify};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             match upkeep {
                 Upkeep::Backup(folder) => backup::run(&config, &folder, out).map_err(|error| Box::new(error) as _),
                 Upkeep::Rebuild { keep } => rebuild::run(&config, keep, out).map_err(|error| Box::new(error) as _),
+                Upkeep::Verify(range) => verify::run(&config, &range, out).map_err(|error| Box::new(error) as _),
                 Upkeep::Restore(folder) => backup::restore(&config, &folder, out).map_err(|error| Box::new(error) as _),
             }
         }

@@ -24,7 +24,7 @@ fn chain(network: &Arc<Network>) -> ChainBuilder {
     let mut builder = ChainBuilder::new(network);
     builder.mine_empty(2);
     for number in 0..BASE - 2 {
-        let coin = builder.spendable()[0];
+        let coin = builder.spendable().into_iter().max_by_key(|(_, coin)| coin.output.amount).unwrap();
         let half = setara_core::amount::Amount::from_sen(coin.1.output.amount.sen() / 2);
         let outputs = [(testing::address(number % 9), half), (testing::address(number % 7), half)];
         let payment = builder.spend(&[coin], &outputs);

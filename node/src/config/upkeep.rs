@@ -16,12 +16,25 @@ pub enum Upkeep {
     Backup(PathBuf),
     /// Make a data directory of such a copy.
     Restore(PathBuf),
+    /// Check the stored chain again.
+    Verify(VerifyRange),
+}
+
+/// What to check, and how to say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VerifyRange {
+    /// First height; the lowest stored one by default.
+    pub from: Option<u32>,
+    /// Last height; the tip's by default.
+    pub to: Option<u32>,
+    /// The result as JSON.
+    pub json: bool,
 }
 
 /// Their names.
-pub(super) const NAMES: [&str; 3] = ["backup", "rebuild", "restore"];
+pub(super) const NAMES: [&str; 4] = ["backup", "rebuild", "restore", "verify"];
 
-pub(super) fn commands() -> [Command; 3] {
+pub(super) fn commands() -> [Command; 4] {
     let backup = Command::new("backup")
         .about("Copy the database, the options and the genesis file to a new folder, while the node runs or not")
         .after_help(
@@ -54,7 +67,23 @@ pub(super) fn commands() -> [Command; 3] {
         )
         .args(options::arguments())
         .arg(Arg::new("DIR").required(true).value_parser(value_parser!(PathBuf)).help("The backup"));
-    [backup, rebuild, restore]
+    let height = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("HEIGHT").value_parser(value_parser!(u32)).help(help)
+    };
+    let verify = Command::new("verify")
+        .about("Check the stored chain again by every rule, signatures included, and the coins")
+        .after_help(
+            "The node must be stopped. Nothing is changed, so it can be interrupted at any time. Blocks are read from the \
+             disk as they are; each has to be valid below the one before it and to leave exactly what is stored of it, and \
+             the stored coins have to be those that the last one leaves. The log tells how far it is.\n\n  \
+             setara-node verify --network dev\n  \
+             setara-node verify --from 100000 --to 120000",
+        )
+        .args(options::arguments())
+        .arg(height("from", "First height [default: the lowest that is stored]"))
+        .arg(height("to", "Last height [default: the tip's]"))
+        .arg(Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print the result as JSON"));
+    [backup, rebuild, restore, verify]
 }
 
 /// What one of [`NAMES`] asks for.
@@ -63,6 +92,10 @@ pub(super) fn read(name: &str, matches: &ArgMatches) -> Upkeep {
     match name {
         "backup" => Upkeep::Backup(folder()),
         "restore" => Upkeep::Restore(folder()),
+        "verify" => {
+            let height = |name: &str| matches.get_one::<u32>(name).copied();
+            Upkeep::Verify(VerifyRange { from: height("from"), to: height("to"), json: matches.get_flag("json") })
+        }
         _ => Upkeep::Rebuild { keep: matches.get_flag("keep") },
     }
 }

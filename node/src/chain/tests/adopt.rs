@@ -28,7 +28,7 @@ impl Source {
         let mut ledger = ChainBuilder::new(&network);
         let mut base = None;
         for number in 0..BASE + 12 {
-            let coin = ledger.spendable()[number as usize % 5];
+            let coin = ledger.spendable().into_iter().max_by_key(|(_, coin)| coin.output.amount).unwrap();
             let half = Amount::from_sen(coin.1.output.amount.sen() / 2);
             let payment = ledger.spend(&[coin], &[(testing::address(number % 6), half), (testing::address(2), half)]);
             ledger.mine(vec![payment]);

@@ -12,6 +12,7 @@ mod lost;
 mod model;
 mod prune;
 mod recent;
+mod recheck;
 mod sides;
 mod threads;
 mod tree;

@@ -12,6 +12,9 @@ use setara_core::height::Height;
 use setara_core::snapshot::DEPTH_MIN;
 use std::path::PathBuf;
 
+/// Longest path: no system takes a longer one, and a caller's own megabytes are not sent back in an error.
+const PATH_BYTES_MAX: usize = 4_096;
+
 fn failed(error: LoadError) -> RpcError {
     match error {
         LoadError::Chain(error) => submit_failed(error),
@@ -22,7 +25,10 @@ fn failed(error: LoadError) -> RpcError {
 
 fn path(context: &RpcContext, args: &Args) -> Result<PathBuf, RpcError> {
     let path = args.text("path");
-    if path.is_empty() { Err(RpcError::parameter("The path is empty")) } else { Ok(context.folder.join(path)) }
+    match path.len() {
+        1..=PATH_BYTES_MAX => Ok(context.folder.join(path)),
+        bytes => Err(RpcError::parameter(format!("A path of {bytes} bytes; expected 1 to {PATH_BYTES_MAX}"))),
+    }
 }
 
 pub(super) fn dumptxoutset(context: &RpcContext, args: &Args) -> Outcome {

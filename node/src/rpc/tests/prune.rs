@@ -65,7 +65,7 @@ fn rpc_pruneblockchain_and_pruned_blocks_read_as_in_core() {
     assert_eq!(node.refused("gettxoutproof", json!([[payment.txid()]])), gone);
     // Headers, coins and what the indexes keep stay.
     assert_eq!(node.ask("getblockheader", json!([hash]))["height"], 3);
-    assert_eq!(node.ask("gettxout", json!([payment.txid(), 0]))["value"], json!(4.0));
+    assert_eq!(node.ask("gettxout", json!([payment.txid(), 0]))["value"].to_string(), "4.00000000");
     let txids = node.ask("getaddresstxids", json!([node.text(1)]));
     assert_eq!(txids, json!([payment.txid()]));
     let genesis = node.network.genesis_hash();
