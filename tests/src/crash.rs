@@ -19,6 +19,9 @@ use std::io::Write;
 /// Blocks that the first start makes, so that later ones have money to move: a few more than the maturity.
 const WARM_UP_BLOCKS: u32 = 8;
 
+/// Blocks that one call makes.
+const GENERATED_AT_ONCE: u64 = 20;
+
 /// A small generator of numbers (SplitMix64): the seed repeats the run.
 pub struct Random(u64);
 
@@ -168,10 +171,15 @@ impl World {
 
     /// Plain blocks on top, so that what is below stays.
     pub fn generate(&mut self, node: &NodeProcess, count: u64) -> Result<(), Died> {
-        let hashes = self.call(node, "generatetoaddress", json!([count, self.address_text()]))?;
-        for hash in hashes.as_array().expect("a list of hashes") {
-            let hash = parse_hash(hash);
-            self.acknowledge(hash);
+        let mut left = count;
+        while left > 0 {
+            // Few enough that a busy machine answers in time.
+            let part = left.min(GENERATED_AT_ONCE);
+            let hashes = self.call(node, "generatetoaddress", json!([part, self.address_text()]))?;
+            for hash in hashes.as_array().expect("a list of hashes") {
+                self.acknowledge(parse_hash(hash));
+            }
+            left -= part;
         }
         Ok(())
     }

@@ -46,7 +46,7 @@ fn few_descriptors_are_shared() {
     let setup = Setup::dev(directory.path()).with(["--db-cache", "16", "--p2p-listen", "127.0.0.1:0"]);
     let (mut world, mut node) = World::new(Network::dev(), with_files(setup.clone(), 128), 61);
     let peers = setup.listens();
-    let rpc = node.client().url().trim_start_matches("http://").to_owned();
+    let rpc = node.client().url().trim_start_matches("http://").trim_end_matches('/').to_owned();
     let sockets: Vec<TcpStream> = (0..SOCKETS)
         .filter_map(|number| TcpStream::connect(if number % 2 == 0 { &peers } else { &rpc }).ok())
         .collect();
