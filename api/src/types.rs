@@ -51,10 +51,35 @@ pub struct BlockchainInfo {
     pub size_on_disk: u64,
     /// Whether old blocks are dropped.
     pub pruned: bool,
+    /// Where they are, the lowest height from which on every block is here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pruneheight: Option<Height>,
+    /// Where they are, whether that happens by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub automatic_pruning: Option<bool>,
+    /// Where it does, the bytes that may be kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prune_target_size: Option<u64>,
+    /// The snapshot that the chain began with, if with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<SnapshotInfo>,
     /// The network.
     pub network: NetworkInfo,
     /// What the operator should know.
     pub warnings: Vec<String>,
+}
+
+/// The snapshot that a chain began with, as `getblockchaininfo` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    /// Height of the block after which its coins are.
+    pub base_height: Height,
+    /// That block.
+    pub base_hash: BlockHash,
+    /// Whether every block up to the base has been verified.
+    pub validated: bool,
+    /// Height up to which they have been.
+    pub verified_blocks: Height,
 }
 
 /// `getblockheader` with verbosity.

@@ -37,4 +37,5 @@ pub mod network;
 pub mod nonce;
 pub mod policy;
 pub mod pow;
+pub mod snapshot;
 pub mod transaction;

@@ -72,7 +72,7 @@ impl Node {
         // Beside the binary: on a disk, where a temporary directory may be in memory.
         let folder = std::env::current_exe().expect("a path").parent().expect("a folder").to_owned();
         let directory = tempfile::tempdir_in(folder).expect("a directory");
-        let options = RocksOptions { memory_bytes: 225 << 20 };
+        let options = RocksOptions { memory_bytes: 225 << 20, ..RocksOptions::default() };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&directory.path().join("db"), &options).expect("opens"));
         let known = Arc::new(KnownSignatures::default());
         let verifier = Verifier::new(fixture.network.clone(), known.clone(), None);
@@ -94,6 +94,7 @@ impl Node {
             onion: false,
         };
         let options = NetworkOptions {
+            handshakes_max: setara_node::p2p::shell::gate::HANDSHAKES_MAX,
             listen: connect.is_empty().then_some((Ipv4Addr::LOCALHOST, 0).into()),
             proxy: None,
             map_port: false,

@@ -7,8 +7,8 @@
 //!  3 endpoints.json                                   -                             3 removed
 //!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
-//!  6 indexes; the tip's witness                       "txindex", "addressindex",    6
-//!                                                     "witness"
+//!  6 indexes; the tip's witness; pruning;             "txindex", "addressindex",    6
+//!    a snapshot's history                             "witness", "prune", "history"
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
 //!  8 peers: binds, dials                              "p2p", runtime                5 second
 //!  9 RPC answers                                      runtime                       2
@@ -22,16 +22,21 @@ use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verif
 use crate::clock::{Clock, OffsetClock, SystemClock};
 use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
-use crate::index::Indexes;
+use crate::descriptors::{self, Descriptors, TooFew};
+use crate::index::{self, Indexes};
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
+use crate::p2p::shell::gate::HANDSHAKES_MAX;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
-use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
+use crate::prune::Pruner;
+use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
+use crate::snapshot::history::History;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
+use crate::swap::Places;
 use crate::witness::{self, Witness, WitnessFile};
-use crate::{p2p, signals, telemetry};
+use crate::{backup, p2p, signals, telemetry};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use std::io;
@@ -42,6 +47,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
+mod tasks;
+
+use tasks::{keep_mempool, keep_witness};
+
+/// Where the history behind a snapshot is verified, beside the database.
+const HISTORY_FOLDER: &str = "history";
 /// Time for tasks of the runtime that are left when everything else has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
@@ -70,8 +81,8 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// There is no database where there was one.
     #[error(
-        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. Restore it from a \
-         backup; or, to start over, remove {}",
+        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. `setara-node restore` \
+         brings back a backup; `setara-node rebuild`, or to remove {}, begins anew",
         database.display(), witness.display()
     )]
     DatabaseLost {
@@ -83,6 +94,35 @@ pub enum NodeError {
         database: PathBuf,
         /// The file that tells.
         witness: PathBuf,
+    },
+    /// Too few files may be open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
+    /// Blocks were deleted, and the options do not say that this is wanted.
+    #[error(
+        "{} is pruned: blocks below height {from} were deleted. Start with --prune (or --max-disk) as before; or, to keep \
+         every block from now on, move the folder away and sync anew", directory.display()
+    )]
+    Pruned {
+        /// The data directory.
+        directory: PathBuf,
+        /// Lowest height from which on every body is here.
+        from: Height,
+    },
+    /// An index needs blocks that were deleted.
+    #[error(
+        "{index} has read the chain up to height {reached} only, and blocks below height {from} were deleted. Start with \
+         --no-index; or, to have the indexes, move {} away and sync anew", directory.display()
+    )]
+    IndexBelowPruned {
+        /// The data directory.
+        directory: PathBuf,
+        /// Which index.
+        index: &'static str,
+        /// Where it is.
+        reached: Height,
+        /// Lowest height from which on every body is here.
+        from: Height,
     },
     /// The stored chain cannot be used.
     #[error(transparent)]
@@ -99,6 +139,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> NodeError {
 /// Runs a node until a signal, an RPC call or a fault stops it.
 pub fn run(config: Config) -> Result<(), NodeError> {
     let directory = DataDir::open(&config.data_dir, &config.network.name)?;
+    // Of a rebuild or restore that a crash ended.
+    Places::new(directory.path()).finish().map_err(system("putting a rebuilt database in its place"))?;
     directory.check_space_to_start()?;
     let clock = Clocks::new(&config);
     let log = config.log.file.then(|| directory.log());
@@ -109,6 +151,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
+    let descriptors = descriptors::prepare(&config)?;
+    let config = with_limits(config, &descriptors);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         network = config.network.name,
@@ -128,7 +172,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let endpoints = Endpoints { pid: std::process::id(), rpc: server.local_addr(), p2p: None };
     let result = directory.write_endpoints(&endpoints).map_err(NodeError::from).and_then(|()| {
         tracing::info!(address = %endpoints.rpc, "RPC listens");
-        serve(&config, &directory, &clock, &runtime, &server, endpoints, &stop)
+        serve(&config, &descriptors, &directory, &clock, &runtime, &server, endpoints, &stop)
     });
     // Parts that started are stopped by now, whether or not all of them did.
     runtime.block_on(server.stop());
@@ -139,6 +183,13 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         Err(error) => tracing::error!(%error, "stopped"),
     }
     result
+}
+
+/// No more connections than there are descriptors for.
+fn with_limits(mut config: Config, descriptors: &Descriptors) -> Config {
+    config.rpc.max_connections = descriptors.rpc;
+    config.peers.inbound_max = descriptors.inbound;
+    config
 }
 
 /// The clock that everything uses, and the parts of it that someone needs by itself.
@@ -159,8 +210,10 @@ impl Clocks {
 }
 
 /// From opening the database to closing it.
+#[expect(clippy::too_many_arguments, reason = "called once, by whoever made all of these")]
 fn serve(
     config: &Config,
+    descriptors: &Descriptors,
     directory: &DataDir,
     clock: &Clocks,
     runtime: &Runtime,
@@ -171,11 +224,15 @@ fn serve(
     server.loading("Opening the database…");
     // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let store: Arc<dyn Store> =
-        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half })?);
+    let rocks = RocksStore::open(
+        &directory.database(),
+        &RocksOptions { memory_bytes: half, open_files: descriptors.database, kept_bytes: config.prune.target() },
+    )?;
+    let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
     refuse_lost(&*store, config, directory, witness.as_ref())?;
+    refuse_pruned(&*store, config, directory)?;
 
     server.loading("Loading the chain…");
     let known = Arc::new(KnownSignatures::default());
@@ -196,7 +253,7 @@ fn serve(
         tracing::error!("{notice}");
     }
 
-    let parts = Parts::start(config, directory, clock, &store, &chain, known, runtime, stop);
+    let parts = Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known, runtime, stop);
     let result = parts.and_then(|parts| {
         let listening = parts.peers.listening();
         if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
@@ -207,7 +264,9 @@ fn serve(
             Some(address) => tracing::info!(%address, "listening for peers"),
             None => tracing::info!("not listening for peers"),
         }
-        server.ready(parts.context(config, directory, clock, &chain, notices, stop));
+        let mut context = parts.context(config, directory, clock, &chain, notices, stop);
+        context.backup = backup(config, rocks, chain.clone());
+        server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
         parts.stop(directory, stop);
@@ -224,6 +283,18 @@ fn serve(
     result
 }
 
+/// Makes a backup of the running node.
+fn backup(config: &Config, store: RocksStore, chain: ChainHandle) -> Backup {
+    let config = config.clone();
+    Box::new(move |folder| {
+        let tip = chain.view().info();
+        let tip = Witness { height: tip.height, hash: tip.hash };
+        backup::create(&config, &store, tip, folder).map_err(|error| error.to_string())?;
+        tracing::info!(height = %tip.height, folder = %folder.display(), "made a backup");
+        Ok(tip)
+    })
+}
+
 /// An empty database where there was a chain is not begun anew in silence.
 fn refuse_lost(
     store: &dyn Store,
@@ -238,6 +309,20 @@ fn refuse_lost(
     }
     let (height, hash) = (witness.height, witness.hash);
     Err(NodeError::DatabaseLost { height, hash, database: directory.database(), witness: directory.witness() })
+}
+
+/// A directory whose old blocks were deleted is used only by who wants that; an index does not begin amid a chain.
+fn refuse_pruned(store: &dyn Store, config: &Config, directory: &DataDir) -> Result<(), NodeError> {
+    let Some(from) = schema::pruned(store)?.map(|pruned| pruned.bodies_from) else { return Ok(()) };
+    let path = directory.path().to_owned();
+    if !config.prune.is_on() {
+        return Err(NodeError::Pruned { directory: path, from });
+    }
+    let behind = index::progress(store).into_iter().find(|(_, reached)| reached.get().saturating_add(1) < from.get());
+    match behind.filter(|_| config.index) {
+        Some((index, reached)) => Err(NodeError::IndexBelowPruned { directory: path, index, reached, from }),
+        None => Ok(()),
+    }
 }
 
 /// Until the node is to stop; the fault, if that is why.
@@ -258,6 +343,9 @@ struct Parts {
     mempool_loaded: Arc<AtomicBool>,
     mempool_thread: JoinHandle<()>,
     witness_thread: JoinHandle<()>,
+    pruner: Option<Arc<Pruner>>,
+    prune_thread: Option<JoinHandle<()>>,
+    history_thread: JoinHandle<()>,
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
@@ -268,6 +356,7 @@ impl Parts {
     #[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
     fn start(
         config: &Config,
+        handshakes_max: usize,
         directory: &DataDir,
         clock: &Clocks,
         store: &Arc<dyn Store>,
@@ -290,7 +379,7 @@ impl Parts {
         let templates = Arc::new(templates);
         // First of all that runs: an address that is taken stops the start before anything has begun.
         let peers = Arc::new(PeerNetwork::start(
-            peer_options(config, directory),
+            NetworkOptions { handshakes_max, ..peer_options(config, directory) },
             chain.clone(),
             mempool.clone(),
             clock.used.clone(),
@@ -310,10 +399,39 @@ impl Parts {
         let mempool_thread = keep_mempool(mempool.clone(), directory.mempool(), mempool_loaded.clone(), stop.clone())
             .map_err(system("starting the mempool"))?;
         let indexes = indexes.map(Arc::new);
+        let database = directory.database();
+        let pruner = config.prune.is_on().then(|| {
+            let measure = Box::new(move || folder_bytes(&database));
+            Arc::new(Pruner::new(config.prune, chain.clone(), store.clone(), indexes.clone(), measure))
+        });
+        let prune_thread = match &pruner {
+            Some(pruner) => {
+                let stop = stop.requested.clone();
+                Some(pruner.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?)
+            }
+            None => None,
+        };
+        let history_thread = {
+            let stop = stop.requested.clone();
+            let history = history(config, directory, clock, chain, &stop);
+            history.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?
+        };
         let witness_thread =
             keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
                 .map_err(system("starting threads"))?;
-        Ok(Self { mempool, mempool_loaded, mempool_thread, witness_thread, indexes, templates, miner, peers })
+        Ok(Self {
+            mempool,
+            mempool_loaded,
+            mempool_thread,
+            witness_thread,
+            pruner,
+            prune_thread,
+            history_thread,
+            indexes,
+            templates,
+            miner,
+            peers,
+        })
     }
 
     fn context(
@@ -332,6 +450,7 @@ impl Parts {
             mock_clock: clock.mock.clone(),
             chain: chain.clone(),
             indexes: self.indexes.clone(),
+            pruner: self.pruner.clone(),
             mempool: self.mempool.clone(),
             mempool_loaded: self.mempool_loaded.clone(),
             templates: self.templates.clone(),
@@ -339,8 +458,10 @@ impl Parts {
             mining_address: config.mining.address,
             peers: Some(self.peers.clone()),
             private_broadcast: config.peers.private_broadcast,
+            folder: directory.path().to_owned(),
             disk_bytes: Box::new(move || folder_bytes(&database)),
             notices,
+            backup: Box::new(|_| Err("the database is not open".to_owned())),
             shutdown: stop.requested.clone(),
         }
     }
@@ -358,6 +479,12 @@ impl Parts {
         if self.witness_thread.join().is_err() {
             tracing::error!("the thread that writes the tip down panicked");
         }
+        if self.history_thread.join().is_err() {
+            tracing::error!("the thread that verifies a snapshot's history panicked");
+        }
+        if self.prune_thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that deletes old blocks panicked");
+        }
         let loaded = self.mempool_loaded.load(Ordering::SeqCst);
         // A file that was not read to its end still holds more than memory does.
         if loaded && !stop.hurried.is_cancelled() {
@@ -370,6 +497,42 @@ impl Parts {
             indexes.stop();
         }
     }
+}
+
+/// What verifies the history behind a snapshot, in a folder of its own.
+fn history(
+    config: &Config,
+    directory: &DataDir,
+    clock: &Clocks,
+    chain: &ChainHandle,
+    stop: &tokio_util::sync::CancellationToken,
+) -> History {
+    let folder = directory.path().join(HISTORY_FOLDER);
+    // A share of the memory that the first chain was given.
+    let bytes = usize::try_from(config.db_cache_bytes / 4).unwrap_or(usize::MAX);
+    let (network, clock, stop) = (config.network.clone(), clock.used.clone(), stop.clone());
+    let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
+    let opened = folder.clone();
+    let open = move || -> Result<(Arc<dyn Store>, ChainHandle), ChainFault> {
+        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64), ..RocksOptions::default() };
+        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&opened, &options)?);
+        let options = ChainOptions {
+            coin_cache_bytes: bytes,
+            space: Some(space.clone()),
+            directory: name.clone(),
+            stop: stop.clone(),
+            ..ChainOptions::default()
+        };
+        let verifier = Verifier::new(network.clone(), Arc::new(KnownSignatures::default()), None);
+        let history = ChainHandle::start(store.clone(), verifier, options, clock.clone())?;
+        Ok((store, history))
+    };
+    let remove = move || {
+        if let Err(error) = std::fs::remove_dir_all(&folder) {
+            tracing::warn!(%error, folder = %folder.display(), "the history's folder is of no use any more, but stays");
+        }
+    };
+    History::new(chain.clone(), Box::new(open), Box::new(remove))
 }
 
 /// What the peer-to-peer network is told.
@@ -390,6 +553,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         onion: peers.proxy.is_some(),
     };
     NetworkOptions {
+        handshakes_max: HANDSHAKES_MAX,
         listen: peers.listen,
         proxy: peers.proxy,
         map_port: peers.map_port,
@@ -398,44 +562,6 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         folder: directory.path().to_owned(),
         genesis: config.network.to_json().into_bytes().into(),
     }
-}
-
-/// The thread that reads the mempool's file back and then keeps the mempool at the tip.
-fn keep_mempool(
-    mempool: Arc<Mempool>,
-    file: PathBuf,
-    loaded: Arc<AtomicBool>,
-    stop: Stop,
-) -> io::Result<JoinHandle<()>> {
-    let stopping = move || stop.requested.is_cancelled();
-    std::thread::Builder::new().name("mempool".to_owned()).spawn(move || {
-        match mempool.load(&file, &stopping) {
-            Ok(found) => {
-                if found.accepted + found.refused + found.expired > 0 {
-                    let (accepted, refused, expired) = (found.accepted, found.refused, found.expired);
-                    tracing::info!(accepted, refused, expired, "read the mempool back");
-                }
-                loaded.store(found.left == 0, Ordering::SeqCst);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the mempool starts empty");
-                loaded.store(true, Ordering::SeqCst);
-            }
-        }
-        mempool.follow(&stopping);
-    })
-}
-
-/// The thread that writes the tip down.
-fn keep_witness(
-    file: WitnessFile,
-    chain: ChainHandle,
-    clock: Arc<dyn Clock>,
-    stop: Stop,
-) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("witness".to_owned())
-        .spawn(move || file.follow(&chain, &*clock, &|| stop.requested.is_cancelled()))
 }
 
 /// Bytes of the files in a folder that has no folders in it.

@@ -15,6 +15,13 @@ const NETWORK: Kind = Kind::Object(&[
     Field::new("ticker", Kind::Text, "Name of the coin."),
 ]);
 
+const SNAPSHOT: Kind = Kind::Object(&[
+    Field::new("base_height", Kind::Integer, "Height of the block after which its coins are."),
+    Field::new("base_hash", Kind::Hash, "That block."),
+    Field::new("validated", Kind::Bool, "Whether every block up to the base has been verified."),
+    Field::new("verified_blocks", Kind::Integer, "Height up to which they have been."),
+]);
+
 pub(super) const WARNINGS: Field =
     Field::new("warnings", Kind::Array(&Kind::Text), "What the operator should know; empty if nothing.");
 
@@ -33,6 +40,14 @@ const BLOCKCHAIN_INFO: Kind = Kind::Object(&[
     Field::new("chainwork", Kind::Hash, "Cumulative work."),
     Field::new("size_on_disk", Kind::Integer, "Bytes of the database; 0 in memory."),
     Field::new("pruned", Kind::Bool, "Whether old blocks are dropped."),
+    Field::optional("pruneheight", Kind::Integer, "If so, the lowest height from which on every block is here."),
+    Field::optional("automatic_pruning", Kind::Bool, "If so, whether that happens by itself."),
+    Field::optional(
+        "prune_target_size",
+        Kind::Integer,
+        "If it does, the bytes that may be kept: of bodies (--prune), or of the database (--max-disk).",
+    ),
+    Field::optional("snapshot", SNAPSHOT, "The snapshot that the chain began with, if with one."),
     Field::new("network", NETWORK, "Which network this is."),
     WARNINGS,
 ]);
@@ -133,6 +148,58 @@ pub(super) const METHODS: &[Method] = &[
         Kind::OneOf(&[Kind::Hex, HEADER]),
         "A block's header.",
     ),
+    Method {
+        group: Group::Control,
+        ..row(
+            "dumptxoutset",
+            &[
+                Param::required(
+                    "path",
+                    Kind::Text,
+                    "A file that is not there yet; relative to the network's data folder.",
+                ),
+                Param::optional(
+                    "type",
+                    Kind::Text,
+                    "latest",
+                    "latest: after the tip's parent; rollback: after the highest block that may be loaded at once.",
+                ),
+            ],
+            Kind::Object(&[
+                Field::new("coins_written", Kind::Integer, "How many."),
+                Field::new("base_hash", Kind::Hash, "The block after which they are."),
+                Field::new("base_height", Kind::Integer, "Its height."),
+                Field::new("path", Kind::Text, "The file."),
+                Field::new("txoutset_hash", Kind::Hash, "coins_root, as the next block's coinbase has it."),
+            ]),
+            "Writes all unspent coins to a file that loadtxoutset reads.",
+        )
+    },
+    Method {
+        group: Group::Control,
+        ..row(
+            "loadtxoutset",
+            &[Param::required("path", Kind::Text, "The file; relative to the network's data folder.")],
+            Kind::Object(&[
+                Field::new("coins_loaded", Kind::Integer, "How many."),
+                Field::new("tip_hash", Kind::Hash, "The block after which they are."),
+                Field::new("base_height", Kind::Integer, "Its height."),
+                Field::new("path", Kind::Text, "The file."),
+            ]),
+            "Begins with the coins of a file, checked against the headers' work: for a new node that runs with --prune and \
+             --no-index and has the headers. It verifies the history behind them meanwhile.",
+        )
+    },
+    Method {
+        group: Group::Control,
+        ..row(
+            "pruneblockchain",
+            &[Param::required("height", Kind::Integer, "Up to this one; above 1,000,000,000 a Unix time.")],
+            Kind::Integer,
+            "Deletes the bodies of old blocks, for a node that runs with --prune: the last height deleted, -1 if none. The \
+             newest 288 blocks stay, and those that an index has not read.",
+        )
+    },
     row("getchaintips", &[], Kind::Array(&CHAIN_TIP), "All branches that the node knows, the active one first."),
     row("getdifficulty", &[], Kind::Number, "The tip's difficulty, against the easiest possible target of Bitcoin."),
     row(

@@ -19,7 +19,7 @@ use super::{ChainFault, SubmitError};
 use crate::store::schema;
 use crate::store::{Column, Direction, Reader};
 use setara_core::consensus::{BlockDelta, ChainState, RuleError, Serial, check_block, connect};
-use setara_core::hash::BlockHash;
+use setara_core::hash::{BlockHash, Hash256};
 use setara_core::lattice::{Lattice, LatticeDelta};
 use setara_core::network::Network;
 use std::collections::{BTreeMap, VecDeque};
@@ -109,8 +109,18 @@ impl AuditTask {
         let (delta, root) = if hash == self.network.genesis_hash() {
             (BlockDelta::genesis(&self.network), self.network.genesis().coinbase.coins_root)
         } else {
+            let height = self.parent.height();
+            if schema::pruned(&*self.reader)?.is_some_and(|pruned| height < pruned.undo_from) {
+                // A snapshot's base: what its block changed is not known here.
+                return Ok(());
+            }
             let missing = || self.damaged("the parent's body or undo record is missing");
             let stored = schema::undo(&*self.reader, &hash)?.ok_or_else(missing)?;
+            let row = schema::header(&*self.reader, &hash)?.ok_or_else(missing)?;
+            if row.flags & schema::flags::PRUNED != 0 {
+                // Its body is gone by the operator's wish: its undo record must do.
+                return self.check_before(&stored, stored.parent().coins_root);
+            }
             let block = schema::block(&*self.reader, &hash)?.ok_or_else(missing)?;
             let root = block.coinbase.coins_root;
             let checked = check_block(&self.network, block, &Serial)
@@ -124,6 +134,11 @@ impl AuditTask {
             }
             (delta, root)
         };
+        self.check_before(&delta, root)
+    }
+
+    /// The lattice less the parent's changes gives `root`.
+    fn check_before(&self, delta: &BlockDelta, root: Hash256) -> Result<(), ChainFault> {
         let mut before = self.lattice.clone();
         before
             .apply(&delta.lattice_changes().negate())

@@ -14,10 +14,12 @@ use super::early::EarlyBlocks;
 use super::events::Shared;
 use super::flush::Pending;
 use super::headers::SharedTree;
+use super::prune::{KEEP_BODIES, KEEP_UNDO};
+use super::recent::Recent;
 use super::tree::NodeId;
 use super::verify::Verifier;
 use super::{Accepted, ChainFault, SubmitError};
-use crate::store::schema::flags;
+use crate::store::schema::{Pruned, SnapshotRow, flags};
 use crate::store::{SpaceCheck, Store};
 use setara_core::block::{EncodedBlock, Header};
 use setara_core::consensus::{ChainState, CheckedBlock, Class, HeaderState, RuleError, check_header, header_is_early};
@@ -66,6 +68,10 @@ pub struct ChainOptions {
     pub space: Option<SpaceCheck>,
     /// Name of the data directory, for errors.
     pub directory: String,
+    /// Newest bodies that pruning leaves; see [`KEEP_BODIES`].
+    pub keep_bodies: u32,
+    /// Newest undo records that pruning leaves; see [`KEEP_UNDO`].
+    pub keep_undo: u32,
     /// When the node is to stop: a long reorganisation then ends between two blocks, and the next start goes on.
     pub stop: CancellationToken,
 }
@@ -78,6 +84,8 @@ impl Default for ChainOptions {
             flush_interval: Duration::from_secs(60),
             space: None,
             directory: "the data directory".to_owned(),
+            keep_bodies: KEEP_BODIES,
+            keep_undo: KEEP_UNDO,
             stop: CancellationToken::new(),
         }
     }
@@ -104,9 +112,14 @@ pub struct ChainCore {
     pub(super) lattice: Lattice,
     pub(super) coins: CoinCache,
     pub(super) pending: Pending,
+    pub(super) recent: Recent,
     pub(super) fresh: Option<Fresh>,
     pub(super) reasons: BTreeMap<NodeId, RuleError>,
     pub(super) audits: Audits,
+    /// The snapshot that the chain began with, if with one.
+    pub(super) snapshot: Option<SnapshotRow>,
+    /// What has been deleted, if anything has.
+    pub(super) pruned: Option<Pruned>,
     pub(super) early: EarlyBlocks,
     pub(super) fault: Option<ChainFault>,
     /// Longest time between two flushes, amid a load.
@@ -179,6 +192,13 @@ impl ChainCore {
         let header = block.block().header;
         let (parent, state) = match self.place(&header)? {
             Place::Known => return Ok(Accepted::Duplicate),
+            Place::Lost(id) => {
+                let checked = self.verifier.check(block);
+                return checked.map(|(_, bytes)| self.put_back(id, bytes)).map_err(|error| match error.class() {
+                    Class::Mutated => SubmitError::Mutated(error),
+                    _ => SubmitError::Invalid(error),
+                });
+            }
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
@@ -199,6 +219,15 @@ impl ChainCore {
         }
     }
 
+    /// Stores a body anew whose stored copy was damaged. It was judged when it first came.
+    pub(super) fn put_back(&mut self, id: NodeId, bytes: Vec<u8>) -> Accepted {
+        let node = self.tree.node(id);
+        tracing::info!(hash = %node.hash(), height = %node.height(), "a damaged block is whole again");
+        self.pending.put_body(node.hash(), bytes);
+        self.tree.find_body(id);
+        Accepted::Duplicate
+    }
+
     /// Holds a block back until its time has come.
     pub(super) fn hold(&mut self, checked: CheckedBlock, error: RuleError) -> SubmitError {
         let time = u64::from(checked.block().header.time);
@@ -217,8 +246,8 @@ impl ChainCore {
             if let Some(error) = self.audits.reason(known) {
                 return Err(SubmitError::SetAside(error.clone()));
             }
-            if node.has(flags::BODY) {
-                return Ok(Place::Known);
+            if node.had_body() {
+                return Ok(if self.tree.is_lost(known) { Place::Lost(known) } else { Place::Known });
             }
         }
         let (parent, state) = self.place_above(header)?;
@@ -328,8 +357,8 @@ impl ChainCore {
         }
     }
 
-    /// Tries again the blocks that were held back and whose time has come, and flushes if it is time. To be called
-    /// every second or so.
+    /// Tries again the blocks that were held back and whose time has come, and stores what is not stored, the coins'
+    /// rows included. To be called every second or so.
     pub fn tick(&mut self, now: Now) -> Result<(), SubmitError> {
         self.usable()?;
         for block in self.early.take_ripe(now.unix_seconds) {
@@ -340,7 +369,7 @@ impl ChainCore {
                 Err(error) => tracing::info!(%hash, %error, "a block that was too early is refused"),
             }
         }
-        self.flush(now).map_err(|fault| self.fail(fault))
+        self.flush(now).and_then(|()| self.settle()).map_err(|fault| self.fail(fault))
     }
 
     /// Blocks held back because of their time.
@@ -354,6 +383,9 @@ impl ChainCore {
         let id = self.tree.find(hash).ok_or(SubmitError::MissingParent(*hash))?;
         if id == self.tree.genesis() {
             return Err(SubmitError::InvalidParent(*hash));
+        }
+        if self.is_active(id) && !self.can_revert(self.tree.node(id).height()) {
+            return Err(SubmitError::Pruned(*hash));
         }
         self.tree.set_bad(id, flags::INVALIDATED);
         self.reactivate(now)
@@ -401,6 +433,8 @@ impl ChainCore {
 pub(super) enum Place {
     /// Its body is there.
     Known,
+    /// Its body was there, and is damaged.
+    Lost(NodeId),
     /// Below this parent, with this state.
     New(NodeId, HeaderState),
 }

@@ -9,6 +9,7 @@
 //!   that only this node's fault can cause after the rules have passed (CVE-2018-17144 went the other way).
 
 use super::hasher::KeyedState;
+use super::recent::Change;
 use crate::store::{Batch, Reader, StoreError, schema, schema::PutRows};
 use setara_core::transaction::{Coin, OutPoint};
 use std::collections::HashMap;
@@ -151,6 +152,18 @@ impl CoinCache {
                 self.table.insert(outpoint, Entry { coin: Some(coin), dirty: true, fresh: true });
                 self.mark(outpoint);
             }
+        }
+        Ok(())
+    }
+
+    /// Takes one block's step: what goes out was loaded or made before.
+    pub fn step(&mut self, change: &Change) -> Result<(), CoinFault> {
+        let (out, into) = change.effects();
+        for (outpoint, coin) in out {
+            self.spend(outpoint, coin)?;
+        }
+        for (outpoint, coin) in into {
+            self.add(*outpoint, *coin)?;
         }
         Ok(())
     }

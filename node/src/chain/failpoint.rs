@@ -13,6 +13,10 @@ pub const VARIABLE: &str = "SETARA_FAILPOINT";
 pub const BEFORE_FLUSH: &str = "before-flush";
 /// After it is on disk, before anyone knows.
 pub const AFTER_FLUSH: &str = "after-flush";
+/// Before the coins' rows are written that are behind the tip.
+pub const BEFORE_COINS: &str = "before-coins";
+/// After that.
+pub const AFTER_COINS: &str = "after-coins";
 /// After bodies are written ahead of a flush.
 pub const AFTER_WRITE_AHEAD: &str = "after-write-ahead";
 /// After a block is connected in memory.
@@ -28,10 +32,17 @@ pub const BEFORE_INDEX: &str = "before-index-write";
 /// After an index has written.
 pub const AFTER_INDEX: &str = "after-index-write";
 
-/// Every place, for tests that visit each.
-pub const ALL: [&str; 9] = [
+/// Before old blocks are deleted.
+pub const BEFORE_PRUNE: &str = "before-prune";
+/// After they are deleted, before their room is given back.
+pub const AFTER_PRUNE: &str = "after-prune";
+
+/// Every place that any chain passes, for tests that visit each; those of pruning are not among them.
+pub const ALL: [&str; 11] = [
     BEFORE_FLUSH,
     AFTER_FLUSH,
+    BEFORE_COINS,
+    AFTER_COINS,
     AFTER_WRITE_AHEAD,
     AFTER_CONNECT,
     MID_REORG,

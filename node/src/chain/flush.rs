@@ -1,13 +1,19 @@
-//! What has changed since the last flush, and the one atomic batch that stores it.
+//! What has changed since the last flush, and the atomic batches that store it.
 //!
-//! At the tip every block is one synced batch before anyone hears of it. While loading in bulk, a batch is written
-//! whenever the coins' changes fill their share of the cache, or a minute has passed; bodies and undo records, which
-//! are named by hash and never change, are written ahead of it in pieces, so that they take no memory. (Writes are
-//! ordered: when a batch survives, so does what was written ahead of it.)
+//! At the tip every block is one synced batch before anyone hears of it: body, delta (which is undo and redo record at
+//! once), header, height, tip. That fixes the coins; their rows and the lattice follow in a batch of their own, many
+//! blocks' at once, when the writer has nothing else to do (`recent.rs`). It needs no sync: if it is lost, the deltas
+//! are replayed.
+//!
+//! While loading in bulk, one batch holds all of that, whenever the coins' changes fill their share of the cache, or a
+//! minute has passed; bodies and undo records, which are named by hash and never change, are written ahead of it in
+//! pieces, so that they take no memory. (Writes are ordered: when a batch survives, so does what was written ahead of
+//! it.)
 
 use super::ChainFault;
 use super::chain::{ChainCore, Now};
 use super::failpoint;
+use super::recent::Recent;
 use super::tree::{Node, NodeId};
 use super::view::{ChainTip, TipStatus, View};
 use crate::store::schema::{PutRows, flags};
@@ -34,7 +40,10 @@ pub(super) struct Pending {
     undo: BTreeMap<BlockHash, Vec<u8>>,
     dropped: BTreeSet<BlockHash>,
     bytes: usize,
+    /// Buckets that changed since the coins' rows were stored.
     buckets: BTreeSet<u8>,
+    /// Whether the coins have moved since then.
+    coins_moved: bool,
     /// Lowest height whose block has changed.
     lowest: Option<Height>,
     /// Height of the stored tip.
@@ -53,6 +62,7 @@ impl Pending {
             dropped: BTreeSet::new(),
             bytes: 0,
             buckets: BTreeSet::new(),
+            coins_moved: false,
             lowest: None,
             stored,
             flushed_at: now.monotonic,
@@ -75,10 +85,9 @@ impl Pending {
         self.bodies.get(hash)
     }
 
-    pub fn put_undo(&mut self, delta: &BlockDelta) {
-        let bytes = codec::encode(delta);
+    pub fn put_undo(&mut self, hash: BlockHash, bytes: Vec<u8>) {
         self.bytes += bytes.len();
-        self.undo.insert(delta.header().hash, bytes);
+        self.undo.insert(hash, bytes);
     }
 
     pub fn undo(&self, hash: &BlockHash) -> Result<Option<BlockDelta>, StoreError> {
@@ -92,6 +101,7 @@ impl Pending {
 
     /// The block at `height` was connected or reverted.
     pub fn height_changed(&mut self, height: Height) {
+        self.coins_moved = true;
         self.lowest = Some(self.lowest.map_or(height, |lowest| lowest.min(height)));
     }
 
@@ -115,26 +125,53 @@ impl Pending {
     }
 }
 
+/// What a batch stores of the coins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rows {
+    /// Their rows and the lattice as well.
+    Coins,
+    /// Nothing: the deltas say what becomes of them.
+    Later,
+}
+
 impl ChainCore {
-    /// Whether anything is not stored yet.
+    /// Whether anything but the coins' rows is not stored yet.
     fn is_dirty(&self) -> bool {
         self.pending.moved() || self.pending.bytes > 0 || !self.pending.dropped.is_empty() || self.tree.has_dirty()
     }
 
-    /// Stores everything, and shows it to readers. After an error nothing may be written any more.
+    /// Stores everything but the coins' rows, and shows it to readers. After an error nothing may be written any more.
     pub fn flush(&mut self, now: Now) -> Result<(), ChainFault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
         if self.is_dirty() || self.shared.view().tip.hash() != self.state.hash() {
-            self.store_changes(now)?;
+            let full = self.recent.is_full() || self.coins.is_full_for(self.recent.uncached_coins());
+            let rows = if full { Rows::Coins } else { Rows::Later };
+            self.store_batch(rows, now)?;
             self.publish()?;
         }
         Ok(())
     }
 
+    /// Stores the coins' rows, if they are behind the stored tip. Readers notice nothing.
+    pub fn settle(&mut self) -> Result<(), ChainFault> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        if self.pending.coins_moved && !self.pending.moved() {
+            self.check_space()?;
+            failpoint::pass(failpoint::BEFORE_COINS);
+            let mut batch = Batch::new();
+            self.put_coins(&mut batch)?;
+            self.store.write(batch, Durability::Unsynced)?;
+            failpoint::pass(failpoint::AFTER_COINS);
+        }
+        Ok(())
+    }
+
     /// Stores everything in the middle of a load or reorganisation. Readers see it only if the tip is no step back.
-    fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
+    pub(super) fn flush_midway(&mut self, now: Now) -> Result<(), ChainFault> {
         self.store_changes(now)?;
         if self.state.header.work >= self.shared.view().tip.header.work {
             self.publish()?;
@@ -142,26 +179,25 @@ impl ChainCore {
         Ok(())
     }
 
-    /// Stores everything in one synced batch.
+    /// Stores everything, the coins' rows included.
     pub(super) fn store_changes(&mut self, now: Now) -> Result<(), ChainFault> {
+        self.store_batch(Rows::Coins, now)
+    }
+
+    /// Stores what has changed in one synced batch.
+    fn store_batch(&mut self, rows: Rows, now: Now) -> Result<(), ChainFault> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
         if !self.is_dirty() {
-            return Ok(());
+            return if rows == Rows::Coins { self.settle() } else { Ok(()) };
         }
-        if let Some(space) = &self.options.space {
-            space.check()?;
-        }
+        self.check_space()?;
         failpoint::pass(failpoint::BEFORE_FLUSH);
         let mut batch = Batch::new();
         self.pending.take_records(&mut batch);
         self.put_headers(&mut batch);
         if let Some(lowest) = self.pending.lowest.take() {
-            self.coins.drain(&mut batch);
-            for bucket in std::mem::take(&mut self.pending.buckets) {
-                batch.put_bucket(bucket, &self.lattice);
-            }
             for height in lowest.get()..=self.height().get() {
                 let hash = self.tree.node(self.active[height as usize]).hash();
                 batch.put_height(Height::new(height), Some(&hash));
@@ -170,6 +206,12 @@ impl ChainCore {
                 batch.put_height(Height::new(height), None);
             }
             batch.put_tip(&self.state);
+            if let Some(pruned) = &self.pruned {
+                batch.put_pruned(pruned);
+            }
+        }
+        if rows == Rows::Coins {
+            self.put_coins(&mut batch)?;
         }
         self.store.write(batch, Durability::Synced)?;
         failpoint::pass(failpoint::AFTER_FLUSH);
@@ -178,7 +220,26 @@ impl ChainCore {
         Ok(())
     }
 
-    fn put_headers(&mut self, batch: &mut Batch) {
+    /// Puts the coins' rows and the lattice into `batch`; the caller writes it, or the chain stops for good.
+    fn put_coins(&mut self, batch: &mut Batch) -> Result<(), ChainFault> {
+        if !std::mem::take(&mut self.pending.coins_moved) {
+            return Ok(());
+        }
+        self.cache_recent()?;
+        self.coins.drain(batch);
+        for bucket in std::mem::take(&mut self.pending.buckets) {
+            batch.put_bucket(bucket, &self.lattice);
+        }
+        batch.put_coins_tip(&self.state);
+        self.recent = Recent::default();
+        Ok(())
+    }
+
+    fn check_space(&self) -> Result<(), ChainFault> {
+        self.options.space.as_ref().map_or(Ok(()), |space| Ok(space.check()?))
+    }
+
+    pub(super) fn put_headers(&mut self, batch: &mut Batch) {
         for id in self.tree.take_dirty() {
             batch.put_header(&self.tree.node(id).hash(), &self.tree.row(id));
         }
@@ -191,9 +252,7 @@ impl ChainCore {
         if pending.moved() || pending.bytes > 0 || !pending.dropped.is_empty() || !self.tree.has_dirty() {
             return Ok(());
         }
-        if let Some(space) = &self.options.space {
-            space.check()?;
-        }
+        self.check_space()?;
         let mut batch = Batch::new();
         self.put_headers(&mut batch);
         self.store.write(batch, Durability::Unsynced)?;
@@ -210,9 +269,7 @@ impl ChainCore {
             return self.flush_midway(now);
         }
         if self.pending.bytes >= WRITE_AHEAD_BYTES {
-            if let Some(space) = &self.options.space {
-                space.check()?;
-            }
+            self.check_space()?;
             let mut batch = Batch::new();
             self.pending.take_records(&mut batch);
             self.put_headers(&mut batch);
@@ -226,7 +283,8 @@ impl ChainCore {
     pub(super) fn make_space_for(&mut self, id: NodeId, now: Now) -> Result<(), ChainFault> {
         // A coin takes at least 33 bytes of a block, made or spent.
         let coins = self.tree.node(id).size as usize / 33;
-        if self.coins.dirty() > 0 && self.coins.is_full_for(coins) {
+        let waiting = self.recent.uncached_coins();
+        if self.coins.dirty() + waiting > 0 && self.coins.is_full_for(coins + waiting) {
             self.flush_midway(now)?;
         }
         Ok(())
@@ -252,10 +310,15 @@ impl ChainCore {
 
     /// Shows the stored state to readers.
     pub(super) fn publish(&mut self) -> Result<(), ChainFault> {
+        if self.recent.is_incomplete() {
+            self.settle()?;
+        }
         self.sequence += 1;
         self.note_progress();
         let reader = self.store.snapshot()?;
-        let view = View::new(self.state, self.sequence, self.network.clone(), reader, self.tips());
+        let (recent, tips, headers) = (self.recent.clone(), self.tips(), self.tree.reader());
+        let stored = (self.pruned, self.snapshot);
+        let view = View::new(self.state, self.sequence, self.network.clone(), reader, recent, tips, headers, stored);
         self.shared.publish(Arc::new(view));
         Ok(())
     }

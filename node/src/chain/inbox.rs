@@ -2,11 +2,15 @@
 
 use super::audit::AuditVerdict;
 use super::chain::{ChainCore, Now, Origin};
+use super::prune::{PruneGoal, PruneReport};
 use super::writer::LoadReport;
 use super::{Accepted, HeadersTaken, SubmitError};
+use crate::snapshot::{Elements, LoadError};
 use parking_lot::{Condvar, Mutex};
 use setara_core::block::{EncodedBlock, Header};
 use setara_core::hash::BlockHash;
+use setara_core::height::Height;
+use setara_core::snapshot::Manifest;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -36,6 +40,9 @@ pub(super) enum Command {
     Reconsider(BlockHash, Reply<Result<(), SubmitError>>),
     Flush(Reply<Result<(), SubmitError>>),
     Tick(Reply<Result<(), SubmitError>>),
+    Prune(PruneGoal, Height, Reply<Result<PruneReport, SubmitError>>),
+    Adopt(Box<(Manifest, Elements)>, Reply<Result<(), LoadError>>),
+    FinishHistory(Result<(), String>, Reply<Result<(), SubmitError>>),
     Audited(Box<AuditVerdict>),
 }
 
@@ -54,6 +61,12 @@ impl Command {
             Self::Reconsider(hash, reply) => drop(reply.send(core.reconsider(&hash, now()))),
             Self::Flush(reply) => drop(reply.send(core.flush_now(now()))),
             Self::Tick(reply) => drop(reply.send(core.tick(now()))),
+            Self::Prune(goal, limit, reply) => drop(reply.send(core.prune(goal, limit, now()))),
+            Self::Adopt(snapshot, reply) => {
+                let (manifest, elements) = *snapshot;
+                drop(reply.send(core.adopt(&manifest, elements, now())));
+            }
+            Self::FinishHistory(result, reply) => drop(reply.send(core.finish_history(result))),
             // A fault found by the audit is remembered in the chain.
             Self::Audited(verdict) => drop(core.finish_audit(*verdict, now())),
         }

@@ -9,6 +9,7 @@
 //! [`ChainCore`] is a plain struct: no thread, no clock; [`ChainHandle`] is the thread round it. Readers take a
 //! [`View`] and never ask the writer. Followers pull [`View::updates_since`]; events only say that something moved.
 
+mod adopt;
 mod audit;
 mod bulk;
 #[expect(clippy::module_inception, reason = "the chain itself, in the folder of what serves it")]
@@ -24,6 +25,9 @@ mod inbox;
 mod intake;
 mod known;
 mod open;
+mod prune;
+mod recent;
+mod recheck;
 mod reorg;
 mod step;
 mod tree;
@@ -40,6 +44,8 @@ pub use early::{EARLY_BLOCKS_MAX, EARLY_BYTES_MAX};
 pub use events::TipInfo;
 pub use headers::{HeaderPoint, Headers, KnownHeader};
 pub use known::KnownSignatures;
+pub use prune::{KEEP_BODIES, KEEP_UNDO, PruneGoal, PruneReport};
+pub use recheck::{RecheckError, Rechecked, recheck};
 pub use verify::{BATCH_SIGNATURES, Verifier};
 pub use view::{ChainTip, CoinsTotal, StoredHeader, TipStatus, UPDATES_MAX, Updates, View};
 pub use writer::{ChainHandle, LoadReport, Progress};
@@ -98,6 +104,9 @@ pub enum SubmitError {
     /// Either it is wrong or this node's coins are: an audit is running.
     #[error("set aside while this node's coins are being audited: {0}")]
     SetAside(RuleError),
+    /// Taking it back needs undo data that have been deleted.
+    #[error("block {0} is deeper than what this pruned node can take back")]
+    Pruned(BlockHash),
     /// This node failed; the block was not judged.
     #[error("{0}")]
     Fault(ChainFault),
@@ -115,6 +124,7 @@ impl SubmitError {
             | Self::InvalidParent(_)
             | Self::MissingParent(_)
             | Self::Undecodable(_)
+            | Self::Pruned(_)
             | Self::Fault(_)
             | Self::Stopping => None,
         }
@@ -127,10 +137,13 @@ pub enum ChainFault {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The snapshot that this chain began with cannot be trusted.
+    #[error("{0}")]
+    Snapshot(String),
     /// What is stored contradicts itself.
     #[error(
-        "this node's data is damaged: {0}. Nothing was changed; restore the data directory from a backup, or move it \
-         away to load the chain anew"
+        "this node's data is damaged: {0}. Nothing was changed; `setara-node rebuild` makes a new database from the blocks \
+         that are still good, `setara-node restore` from a backup"
     )]
     Damaged(String),
     /// A bug: the writer stopped in the middle of a step.

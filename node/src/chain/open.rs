@@ -1,9 +1,9 @@
 //! Opening a chain: begin with genesis, or take up what is stored, and only if it agrees with itself.
 //!
 //! Checked before anything is served: format and network; every header below its parent, work included; the height
-//! index against the tree; the tip against both; the lattice against the tip's root and supply; the last six blocks,
-//! body and undo record, down to the roots their coinbases commit to. What does not agree is refused in words, never
-//! repaired by guessing.
+//! index against the tree; the tip against both; the lattice against the root and supply of the block the coins belong
+//! to, and, once the deltas above it are replayed, of the tip; the last six blocks, body and undo record, down to the
+//! roots their coinbases commit to. What does not agree is refused in words, never repaired by guessing.
 
 use super::audit::Audits;
 use super::chain::{ChainCore, ChainOptions, Now};
@@ -14,11 +14,12 @@ use super::failpoint;
 use super::flush::Pending;
 use super::hasher::KeyedState;
 use super::headers::SharedTree;
+use super::recent::{Recent, Replay};
 use super::tree::{HeaderTree, NodeId};
 use super::verify::Verifier;
 use super::view::View;
 use super::{ChainFault, SubmitError};
-use crate::store::schema::{self, HeaderRow, PutRows, flags};
+use crate::store::schema::{self, HeaderRow, Pruned, PutRows, SnapshotStage, flags};
 use crate::store::{Batch, Column, Direction, Durability, Store, StoreError};
 use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState, apply, check_header};
@@ -26,6 +27,7 @@ use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::network::Network;
+use setara_core::transaction::OutPoint;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -50,16 +52,27 @@ impl ChainCore {
         if !schema::check_identity(&*store, &network.genesis_hash(), &options.directory)? {
             begin(&*store, &network)?;
         }
+        schema::migrate(&*store, &network.genesis_hash())?;
+        let mut snapshot = schema::snapshot(&*store)?;
+        if snapshot.is_some_and(|row| row.stage == SnapshotStage::Loading) {
+            super::adopt::reset(&*store, &network)?;
+            snapshot = None;
+        }
         let keys = KeyedState::random();
         let state = schema::tip(&*store)?.ok_or_else(|| damaged("the tip is missing"))?;
-        let tree = load_headers(&*store, &network, keys)?;
-        let active = load_active(&*store, &tree, &state)?;
-        let lattice = schema::lattice(&*store)?;
-        check_coins(&state, &lattice)?;
-        recheck(&*store, &verifier, &tree, &active, &state, &lattice)?;
-        let view = View::new(state, 0, network.clone(), store.snapshot()?, Vec::new());
+        let pruned = schema::pruned(&*store)?;
+        let mut tree = load_headers(&*store, &network, keys)?;
+        let active = load_active(&*store, &mut tree, &state, pruned)?;
+        let mut coins = CoinCache::new(options.coin_cache_bytes, keys);
+        let lattice = catch_up(&*store, &mut coins, &state)?;
+        recheck(&*store, &verifier, &tree, &active, &state, &lattice, pruned)?;
+        let tree = SharedTree::new(tree);
+        let (reader, recent) = (store.snapshot()?, Recent::read(&*store)?);
+        let stored = (pruned, snapshot);
+        let view = View::new(state, 0, network.clone(), reader, recent, Vec::new(), tree.reader(), stored);
         let mut core = Self {
-            coins: CoinCache::new(options.coin_cache_bytes, keys),
+            coins,
+            recent: Recent::default(),
             pending: Pending::new(state.height(), now),
             shared: Arc::new(Shared::new(Arc::new(view))),
             flush_interval: options.flush_interval,
@@ -67,13 +80,15 @@ impl ChainCore {
             store,
             options,
             verifier,
-            tree: SharedTree::new(tree),
+            tree,
             active,
             state,
             lattice,
             fresh: None,
             reasons: BTreeMap::new(),
             audits: Audits::default(),
+            pruned,
+            snapshot,
             early: EarlyBlocks::default(),
             fault: None,
             sequence: 0,
@@ -113,6 +128,7 @@ fn begin(store: &dyn Store, network: &Network) -> Result<(), ChainFault> {
     }
     batch.put_height(Height::GENESIS, Some(&hash));
     batch.put_tip(&state);
+    batch.put_coins_tip(&state);
     Ok(store.write(batch, Durability::Synced)?)
 }
 
@@ -154,15 +170,25 @@ fn load_headers(store: &dyn Store, network: &Network, keys: KeyedState) -> Resul
 }
 
 /// The active chain, from the height index; it must be a branch of the tree that ends in the tip.
-fn load_active(store: &dyn Store, tree: &HeaderTree, state: &ChainState) -> Result<Vec<NodeId>, ChainFault> {
+fn load_active(
+    store: &dyn Store,
+    tree: &mut HeaderTree,
+    state: &ChainState,
+    pruned: Option<Pruned>,
+) -> Result<Vec<NodeId>, ChainFault> {
     let mut active = Vec::with_capacity(state.height().get() as usize + 1);
     for (height, row) in (0u32..).zip(store.iterate(Column::Heights, &[], Direction::Forward)) {
         let (key, value) = row?;
         let hash = <[u8; 32]>::try_from(value).map_err(|_| StoreError::corrupt(format!("height {height}")))?;
         let id = tree.find(&BlockHash::from_bytes(hash)).filter(|_| key == height.to_be_bytes());
         let id = id.ok_or_else(|| damaged(format!("the block at height {height} is missing")))?;
+        if pruned.is_some_and(|pruned| height < pruned.bodies_from.get()) && !tree.node(id).had_body() {
+            // Reverted in memory, when rows of headers were written ahead of a flush that never came; or below a
+            // snapshot's base, where rows are not written.
+            tree.adopt(id);
+        }
         let node = tree.node(id);
-        if node.parent != active.last().copied() || !node.has(flags::BODY | flags::CONNECTED) {
+        if node.parent != active.last().copied() || !node.had_body() || !node.has(flags::CONNECTED) {
             return Err(damaged(format!("the block at height {height} does not follow the one below")));
         }
         active.push(id);
@@ -171,6 +197,51 @@ fn load_active(store: &dyn Store, tree: &HeaderTree, state: &ChainState) -> Resu
         Some(tip) if tip.state == state.header => Ok(active),
         _ => Err(damaged("the tip is not the last block of the height index")),
     }
+}
+
+/// The lattice after the tip. What a crash kept from the coins' rows is done again from the stored deltas first; the
+/// rows are then the tip's.
+fn catch_up(store: &dyn Store, coins: &mut CoinCache, tip: &ChainState) -> Result<Lattice, ChainFault> {
+    let mut lattice = schema::lattice(store)?;
+    let mut state =
+        schema::coins_tip(store)?.ok_or_else(|| damaged("the block that the coins belong to is missing"))?;
+    check_coins(&state, &lattice)?;
+    let mut replay = Replay::new(store)?;
+    let mut steps = 0;
+    while let Some(change) = replay.next()? {
+        let (delta, reverted) = change.delta();
+        let (out, into) = change.effects();
+        coins.make_room(out.len() + into.len());
+        let out: Vec<OutPoint> = out.iter().map(|(outpoint, _)| *outpoint).collect();
+        coins.load(store, &out)?;
+        coins.step(&change)?;
+        let changes = delta.lattice_changes();
+        let changes = if reverted { changes.negate() } else { changes };
+        lattice.apply(&changes).map_err(|error| damaged(error.to_string()))?;
+        let (before, after) = (*delta.parent(), apply(delta, lattice.root()));
+        let (from, to) = if reverted { (after, before) } else { (before, after) };
+        // Reverting does not tell the root it started from: that was checked when the step before was taken.
+        if from.header != state.header || from.supply != state.supply || (!reverted && from != state) {
+            return Err(damaged(format!("the changes of block {} do not follow the coins", delta.header().hash)));
+        }
+        check_coins(&to, &lattice)?;
+        state = to;
+        steps += 1;
+    }
+    if state != *tip {
+        return Err(damaged("the changes since the coins were stored do not lead to the tip"));
+    }
+    if steps > 0 {
+        tracing::info!(steps, height = %tip.height(), "the coins of the newest blocks are stored again");
+        let mut batch = Batch::new();
+        coins.drain(&mut batch);
+        for bucket in 0..=u8::MAX {
+            batch.put_bucket(bucket, &lattice);
+        }
+        batch.put_coins_tip(tip);
+        store.write(batch, Durability::Synced)?;
+    }
+    Ok(lattice)
 }
 
 fn check_coins(state: &ChainState, lattice: &Lattice) -> Result<(), ChainFault> {
@@ -189,16 +260,25 @@ fn recheck(
     active: &[NodeId],
     state: &ChainState,
     lattice: &Lattice,
+    pruned: Option<Pruned>,
 ) -> Result<(), ChainFault> {
     let mut state = *state;
     let mut lattice = lattice.clone();
     for id in active.iter().skip(1).rev().take(RECHECK_BLOCKS) {
         let hash = tree.node(*id).hash();
         let broken = |what: String| damaged(format!("block {hash}: {what}"));
-        let block = schema::block(store, &hash)?.ok_or_else(|| broken("its body is missing".to_owned()))?;
-        let root = block.coinbase.coins_root;
-        verifier.check(block).map_err(|error| broken(error.to_string()))?;
+        if pruned.is_some_and(|pruned| tree.node(*id).height() < pruned.undo_from) {
+            break;
+        }
         let delta = schema::undo(store, &hash)?.ok_or_else(|| broken("its undo record is missing".to_owned()))?;
+        let root = if tree.node(*id).has(flags::PRUNED) {
+            delta.parent().coins_root
+        } else {
+            let block = schema::block(store, &hash)?.ok_or_else(|| broken("its body is missing".to_owned()))?;
+            let root = block.coinbase.coins_root;
+            verifier.check(block).map_err(|error| broken(error.to_string()))?;
+            root
+        };
         lattice.apply(&delta.lattice_changes().negate()).map_err(|error| broken(error.to_string()))?;
         if *delta.header() != state.header || lattice.root() != root || delta.parent().coins_root != root {
             return Err(broken("the coins before it are not those it commits to".to_owned()));

@@ -10,6 +10,7 @@ use super::failpoint;
 use super::tree::NodeId;
 use super::{ChainFault, StepError};
 use setara_core::consensus::{Class, RuleError};
+use setara_core::height::Height;
 
 /// Reverting this many blocks is no accident of propagation: the operator should look (exchanges wait for six).
 const ALARM_DEPTH: usize = 6;
@@ -91,6 +92,20 @@ impl ChainCore {
         {
             let branch = self.tree.node(first).hash();
             tracing::error!(depth = plan.revert, max, %tip, %branch, "a better branch was refused: deeper than max-reorg");
+            self.tree.set_aside(first);
+            return false;
+        }
+        let lowest = self.height().get() - plan.revert as u32 + 1;
+        if plan.revert > 0
+            && !self.can_revert(Height::new(lowest))
+            && let Some(first) = plan.apply.last().copied()
+        {
+            let branch = self.tree.node(first).hash();
+            tracing::error!(
+                depth = plan.revert, %tip, %branch,
+                "a better branch forks off below what this pruned node can take back: move the data directory away and \
+                 sync anew to follow it"
+            );
             self.tree.set_aside(first);
             return false;
         }

@@ -5,15 +5,16 @@
 
 use super::chain::{ChainCore, Fresh};
 use super::failpoint;
+use super::recent::Change;
 use super::tree::NodeId;
 use super::{ChainFault, StepError};
 use crate::store::schema::{self, flags};
 use rayon::prelude::*;
 use setara_core::block::{Block, EncodedBlock};
 use setara_core::codec;
-use setara_core::consensus::{BlockDelta, apply, connect};
-use setara_core::lattice::LatticeDelta;
-use setara_core::transaction::OutPoint;
+use setara_core::consensus::{BlockDelta, CheckedBlock, apply, connect};
+use setara_core::lattice::{BUCKETS, LatticeDelta};
+use setara_core::transaction::{Coin, OutPoint};
 
 /// Coins below which computing the lattice's change on several workers costs more than it saves.
 const LATTICE_SPREAD_MIN: usize = 256;
@@ -24,16 +25,18 @@ fn lattice_changes(delta: &BlockDelta) -> LatticeDelta {
     if coins < LATTICE_SPREAD_MIN {
         return delta.lattice_changes();
     }
-    // Few large parts: each holds up to all 256 buckets (512 KiB), and they are added up at the end.
-    let part = coins.div_ceil(rayon::current_num_threads() * 2).max(LATTICE_SPREAD_MIN / 2);
-    let spent = delta.spent().par_chunks(part).map(|coins| (coins, false));
-    let created = delta.created().par_chunks(part).map(|coins| (coins, true));
-    spent
-        .chain(created)
-        .map(|(coins, born)| {
+    // Each part has its own buckets, so that none is allocated or added up twice.
+    let parts = (rayon::current_num_threads() * 2).min(BUCKETS);
+    let part_of = |outpoint: &OutPoint| usize::from(outpoint.txid.as_bytes()[0]) * parts / BUCKETS;
+    (0..parts)
+        .into_par_iter()
+        .map(|part| {
             let mut changes = LatticeDelta::new();
-            for (outpoint, coin) in coins {
-                if born { changes.add(outpoint, coin) } else { changes.subtract(outpoint, coin) }
+            for (outpoint, coin) in delta.spent().iter().filter(|(outpoint, _)| part_of(outpoint) == part) {
+                changes.subtract(outpoint, coin);
+            }
+            for (outpoint, coin) in delta.created().iter().filter(|(outpoint, _)| part_of(outpoint) == part) {
+                changes.add(outpoint, coin);
             }
             changes
         })
@@ -47,25 +50,87 @@ impl ChainCore {
     /// Connects a block whose parent is the tip.
     pub(super) fn connect_tip(&mut self, id: NodeId) -> Result<(), StepError> {
         let Fresh { checked, signed, .. } = self.take_checked(id)?;
+        let coins_of_block = self.load_coins(&checked)?;
+        let delta = connect(&self.network, &self.state, &checked, &coins_of_block).map_err(StepError::Rule)?;
+        if !signed {
+            self.verifier.verify(&checked).map_err(StepError::Rule)?;
+        }
+        // Every rule has passed: nothing has changed so far, and nothing but a fault can stop what follows.
+        self.tree.set_flags(id, flags::SIGNED | flags::CONNECTED);
+        let change = Change::new(delta, false);
+        let (delta, _) = change.delta();
+        let (undo, changes) = if signed {
+            // In a bulk load the workers have other blocks to check.
+            (codec::encode(delta), delta.lattice_changes())
+        } else {
+            let pool = self.verifier.pool().clone();
+            let record = || {
+                change.table();
+                codec::encode(delta)
+            };
+            let results = pool.join(record, || lattice_changes(delta));
+            // A block of many small parts takes its time to free.
+            pool.spawn(move || drop((checked, coins_of_block)));
+            results
+        };
+        self.change_lattice(&changes)?;
+        self.state = apply(delta, self.lattice.root());
+        self.active.push(id);
+        self.bodies_reach(self.state.height(), true);
+        self.pending.put_undo(delta.header().hash, undo);
+        self.pending.height_changed(self.state.height());
+        self.take_step(change, !signed)?;
+        failpoint::pass(failpoint::AFTER_CONNECT);
+        Ok(())
+    }
+
+    /// The coins that a block requires, aligned.
+    fn load_coins(&mut self, checked: &CheckedBlock) -> Result<Vec<Option<Coin>>, ChainFault> {
         let required = checked.required_coins();
         // An upper bound of what it makes, so that nothing loaded for it is dropped before it is spent.
         let made: usize = checked.block().transactions.iter().map(|transaction| transaction.outputs.len()).sum();
         self.coins.make_room(required.len() + made + checked.block().coinbase.outputs.len());
-        let coins = self.coins.load(&*self.store, required)?;
-        let delta = connect(&self.network, &self.state, &checked, &coins).map_err(StepError::Rule)?;
-        let changes = if signed {
-            // In a bulk load the workers have other blocks to check.
-            delta.lattice_changes()
+        if self.recent.uncached_coins() == 0 {
+            return Ok(self.coins.load(&*self.store, required)?);
+        }
+        let recent: Vec<_> = required.iter().map(|outpoint| self.recent.uncached_coin(outpoint)).collect();
+        let older = required.iter().zip(&recent).filter(|(_, coin)| coin.is_none());
+        let older: Vec<OutPoint> = older.map(|(outpoint, _)| *outpoint).collect();
+        let mut older = self.coins.load(&*self.store, &older)?.into_iter();
+        Ok(recent.into_iter().map(|coin| coin.unwrap_or_else(|| older.next().flatten())).collect())
+    }
+
+    /// The coins take a step: the cache at once, or, at the tip, when their rows are stored.
+    fn take_step(&mut self, change: Change, later: bool) -> Result<(), ChainFault> {
+        if later && !self.recent.is_full() {
+            self.recent.push(change);
+            return Ok(());
+        }
+        if !later && self.recent.uncached_coins() == 0 {
+            // What it takes out was loaded for it.
+            self.coins.step(&change)?;
         } else {
-            let pool = self.verifier.pool().clone();
-            let (verdict, changes) = pool.join(|| self.verifier.verify(&checked), || lattice_changes(&delta));
-            verdict.map_err(StepError::Rule)?;
-            changes
-        };
-        self.tree.set_flags(id, flags::SIGNED | flags::CONNECTED);
-        self.apply_delta(id, &delta, &changes)?;
-        failpoint::pass(failpoint::AFTER_CONNECT);
+            self.cache_recent()?;
+            self.cache_step(&change)?;
+        }
+        self.recent.push_cached(change);
         Ok(())
+    }
+
+    /// Lets the cache take the steps that it has not taken.
+    pub(super) fn cache_recent(&mut self) -> Result<(), ChainFault> {
+        for change in self.recent.take_uncached() {
+            self.cache_step(&change)?;
+        }
+        Ok(())
+    }
+
+    fn cache_step(&mut self, change: &Change) -> Result<(), ChainFault> {
+        let (out, into) = change.effects();
+        self.coins.make_room(out.len() + into.len());
+        let outpoints: Vec<OutPoint> = out.iter().map(|(outpoint, _)| *outpoint).collect();
+        self.coins.load(&*self.store, &outpoints)?;
+        Ok(self.coins.step(change)?)
     }
 
     /// The block itself: just submitted, or read back.
@@ -98,21 +163,6 @@ impl ChainCore {
         body.ok_or_else(|| ChainFault::Damaged(format!("the body of block {hash} is missing")))
     }
 
-    fn apply_delta(&mut self, id: NodeId, delta: &BlockDelta, changes: &LatticeDelta) -> Result<(), ChainFault> {
-        for (outpoint, coin) in delta.spent() {
-            self.coins.spend(outpoint, coin)?;
-        }
-        for (outpoint, coin) in delta.created() {
-            self.coins.add(*outpoint, *coin)?;
-        }
-        self.change_lattice(changes)?;
-        self.state = apply(delta, self.lattice.root());
-        self.active.push(id);
-        self.pending.put_undo(delta);
-        self.pending.height_changed(self.state.height());
-        Ok(())
-    }
-
     fn change_lattice(&mut self, changes: &LatticeDelta) -> Result<(), ChainFault> {
         self.lattice.apply(changes).map_err(|error| ChainFault::Damaged(error.to_string()))?;
         self.pending.touch_buckets(changes.touched());
@@ -127,31 +177,35 @@ impl ChainCore {
             Some(delta) => delta,
             None => schema::undo(&*self.store, &hash)?.ok_or_else(|| damaged("there is no undo record"))?,
         };
-        let block = self.body(&hash)?;
-        let block: Block = codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
+        // Of a pruned block the undo record knows the root as well; it was held against the coinbase's when it was made.
+        let is_pruned = self.tree.node(self.tip_id()).has(flags::PRUNED);
+        let committed = if is_pruned {
+            delta.parent().coins_root
+        } else {
+            let block = self.body(&hash)?;
+            let block: Block = codec::decode(&block).map_err(|error| damaged(&format!("{error}: the body")))?;
+            block.coinbase.coins_root
+        };
         let parent = self.tree.node(self.tip_id()).header.previous;
         if *delta.header() != self.state.header || delta.parent().hash() != parent {
             return Err(damaged("another branch's undo record is stored as that"));
         }
-        self.coins.make_room(delta.created().len() + delta.spent().len());
-        let made: Vec<OutPoint> = delta.created().iter().map(|(outpoint, _)| *outpoint).collect();
-        self.coins.load(&*self.store, &made)?;
-        for (outpoint, coin) in delta.created() {
-            self.coins.spend(outpoint, coin)?;
-        }
-        for (outpoint, coin) in delta.spent() {
-            self.coins.add(*outpoint, *coin)?;
-        }
         let changes = self.verifier.pool().install(|| lattice_changes(&delta)).negate();
+        let before = *delta.parent();
         self.change_lattice(&changes)?;
         // "Reverting block h must give back the root in h's own coinbase, else this node is damaged."
         let root = self.lattice.root();
-        if root != block.coinbase.coins_root || root != delta.parent().coins_root {
+        if root != committed || root != before.coins_root {
             return Err(damaged("the coins before it do not match the coinbase"));
         }
         self.pending.height_changed(self.state.height());
-        self.state = *delta.parent();
-        self.active.pop();
+        self.state = before;
+        if let Some(id) = self.active.pop().filter(|_| is_pruned) {
+            // It may be the better branch again: then its body is needed.
+            self.tree.drop_body(id);
+        }
+        self.bodies_reach(delta.header().height, is_pruned);
+        self.take_step(Change::new(delta, true), true)?;
         failpoint::pass(failpoint::AFTER_REVERT);
         Ok(())
     }

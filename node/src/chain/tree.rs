@@ -40,7 +40,7 @@ pub struct Node {
     pub flags: u8,
     /// A block below it has failed or is not wanted.
     bad_ancestor: bool,
-    /// Its body and those of all blocks below are there.
+    /// Its body and those of all blocks below are there, or were until they were pruned.
     complete: bool,
     /// Not to be connected for now, in this process: an audit is open, or the branch point is too deep.
     aside: bool,
@@ -70,6 +70,11 @@ impl Node {
         self.flags & bits == bits
     }
 
+    /// Whether its body is here, or was until it was pruned: it need not be fetched.
+    pub const fn had_body(&self) -> bool {
+        self.flags & (flags::BODY | flags::PRUNED) != 0
+    }
+
     /// Whether it, or a block below it, has failed or is not wanted.
     pub const fn is_bad(&self) -> bool {
         self.bad_ancestor || self.flags & (flags::FAILED | flags::INVALIDATED) != 0
@@ -80,7 +85,7 @@ impl Node {
         self.complete && !self.aside && !self.is_bad()
     }
 
-    /// Whether its body and those of all blocks below are there.
+    /// Whether its body and those of all blocks below are there, or were until they were pruned.
     pub const fn is_complete(&self) -> bool {
         self.complete
     }
@@ -113,8 +118,12 @@ pub struct HeaderTree {
     /// The header with the most work that is not bad, its body here or not; the first known on equal work.
     best_header: NodeId,
     last_sequence: u64,
+    /// Bytes of the bodies that are here, but for that of genesis, which is the network's.
+    body_bytes: u64,
     /// Nodes that differ from what is stored.
     dirty: BTreeSet<NodeId>,
+    /// Blocks whose stored bodies were found damaged by this process, and that are asked for again.
+    lost: BTreeSet<NodeId>,
 }
 
 impl HeaderTree {
@@ -146,7 +155,9 @@ impl HeaderTree {
             leaves: BTreeSet::from([id]),
             best_header: id,
             last_sequence: 0,
+            body_bytes: 0,
             dirty: BTreeSet::from([id]),
+            lost: BTreeSet::new(),
         };
         tree.candidates.insert(tree.rank(id));
         tree
@@ -237,6 +248,9 @@ impl HeaderTree {
         node.size = row.size;
         node.sequence = row.sequence;
         self.last_sequence = self.last_sequence.max(row.sequence);
+        if row.flags & flags::BODY != 0 {
+            self.body_bytes += u64::from(row.size);
+        }
         self.complete_from(id);
         self.dirty.remove(&id);
     }
@@ -245,6 +259,7 @@ impl HeaderTree {
     pub fn set_body(&mut self, id: NodeId, tx_count: u32, size: u32) {
         self.last_sequence += 1;
         let sequence = self.last_sequence;
+        self.body_bytes += u64::from(size);
         let node = self.node_mut(id);
         node.flags |= flags::BODY;
         node.sequence = sequence;
@@ -260,7 +275,7 @@ impl HeaderTree {
         while let Some(id) = stack.pop() {
             let node = self.node(id);
             let below = node.parent.map(|parent| self.node(parent));
-            if node.complete || !node.has(flags::BODY) || below.is_some_and(|below| !below.complete) {
+            if node.complete || !node.had_body() || below.is_some_and(|below| !below.complete) {
                 continue;
             }
             let chain_tx_count = below.map_or(0, |below| below.chain_tx_count) + u64::from(node.tx_count);
@@ -320,10 +335,53 @@ impl HeaderTree {
         }
     }
 
-    /// Forgets the body of a failed block; the mark stays.
-    pub fn drop_body(&mut self, id: NodeId) {
+    /// Bytes of the bodies that are here, but for that of genesis.
+    pub const fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    fn forget_bytes(&mut self, id: NodeId) {
+        if self.node(id).has(flags::BODY) {
+            self.body_bytes = self.body_bytes.saturating_sub(u64::from(self.node(id).size));
+        }
+    }
+
+    /// Records that the body of a block of the active chain has been deleted to save space: it counts as one that was
+    /// there. Genesis always has its body, which is the network's.
+    pub fn prune_body(&mut self, id: NodeId) {
+        if id == self.genesis() || !self.node(id).has(flags::CONNECTED) {
+            return;
+        }
+        self.forget_bytes(id);
         let node = self.node_mut(id);
-        node.flags &= !(flags::BODY | flags::SIGNED);
+        node.flags = node.flags & !flags::BODY | flags::PRUNED;
+        self.dirty.insert(id);
+        self.complete_from(id);
+    }
+
+    /// Counts a block as one of the active chain whose body has been pruned: a snapshot says so. A row that would only
+    /// repeat that is not written.
+    pub fn adopt(&mut self, id: NodeId) {
+        if self.node(id).has(flags::BODY) {
+            self.node_mut(id).flags |= flags::CONNECTED;
+            return self.prune_body(id);
+        }
+        if id != self.genesis() {
+            self.node_mut(id).flags |= flags::CONNECTED | flags::PRUNED;
+            let dirty = self.dirty.contains(&id);
+            self.complete_from(id);
+            if !dirty {
+                self.dirty.remove(&id);
+            }
+        }
+    }
+
+    /// Forgets the body of a failed block, or of one that is pruned and no longer in the active chain; marks against it
+    /// stay.
+    pub fn drop_body(&mut self, id: NodeId) {
+        self.forget_bytes(id);
+        let node = self.node_mut(id);
+        node.flags &= !(flags::BODY | flags::SIGNED | flags::PRUNED);
         self.dirty.insert(id);
         for above in self.subtree(id) {
             let rank = self.rank(above);
@@ -430,6 +488,27 @@ impl HeaderTree {
             if holds(candidate) { (low, found) = (middle, candidate) } else { (high, above) = (middle, candidate) }
         }
         found
+    }
+
+    /// The stored body of a block is not what was written; whether that is news. Not stored: whoever reads it next finds
+    /// out again.
+    pub fn lose_body(&mut self, id: NodeId) -> bool {
+        self.node(id).has(flags::BODY) && self.lost.insert(id)
+    }
+
+    /// The body is there again.
+    pub fn find_body(&mut self, id: NodeId) {
+        self.lost.remove(&id);
+    }
+
+    /// Whether the stored body is damaged.
+    pub fn is_lost(&self, id: NodeId) -> bool {
+        self.lost.contains(&id)
+    }
+
+    /// Blocks whose stored bodies are damaged.
+    pub fn lost(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.lost.iter().copied()
     }
 
     /// Blocks without children.

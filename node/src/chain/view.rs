@@ -4,12 +4,16 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
-use crate::store::schema::{self, HeaderRow};
+use super::headers::Headers;
+use super::recent::Recent;
+use crate::store::schema::{self, HeaderRow, Pruned, SnapshotRow};
 use crate::store::{Column, Direction, Reader, StoreError};
 use setara_core::block::Block;
+use setara_core::codec;
 use setara_core::consensus::{BlockDelta, ChainState};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
+use setara_core::lattice::Lattice;
 use setara_core::network::Network;
 use setara_core::transaction::{Coin, OutPoint};
 use std::sync::Arc;
@@ -95,7 +99,12 @@ pub struct View {
     sequence: u64,
     network: Arc<Network>,
     reader: Arc<dyn Reader>,
+    recent: Recent,
     tips: Vec<ChainTip>,
+    /// Whom to tell of damaged bodies.
+    headers: Headers,
+    pruned: Option<Pruned>,
+    snapshot: Option<SnapshotRow>,
 }
 
 impl View {
@@ -104,15 +113,21 @@ impl View {
         sequence: u64,
         network: Arc<Network>,
         reader: Arc<dyn Reader>,
+        recent: Recent,
         tips: Vec<ChainTip>,
+        headers: Headers,
+        (pruned, snapshot): (Option<Pruned>, Option<SnapshotRow>),
     ) -> Self {
-        Self { tip, sequence, network, reader, tips }
+        Self { tip, sequence, network, reader, recent, tips, headers, pruned, snapshot }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
-        Ok(Self { tip, sequence: self.sequence, network: self.network.clone(), reader, tips: self.tips.clone() })
+        let recent = Recent::read(&*reader)?;
+        let (network, tips, headers) = (self.network.clone(), self.tips.clone(), self.headers.clone());
+        let (pruned, snapshot) = (schema::pruned(&*reader)?, schema::snapshot(&*reader)?);
+        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, headers, pruned, snapshot })
     }
 
     /// The tip in brief.
@@ -128,6 +143,21 @@ impl View {
     /// The snapshot itself, for indexes.
     pub fn reader(&self) -> &Arc<dyn Reader> {
         &self.reader
+    }
+
+    /// What has been deleted to save space, if anything has.
+    pub const fn pruned(&self) -> Option<Pruned> {
+        self.pruned
+    }
+
+    /// The snapshot that the chain began with, if with one.
+    pub const fn snapshot(&self) -> Option<SnapshotRow> {
+        self.snapshot
+    }
+
+    /// Lowest height from which on every body of the active chain is here.
+    pub fn bodies_from(&self) -> Height {
+        self.pruned.map_or(Height::GENESIS, |pruned| pruned.bodies_from)
     }
 
     /// The ends of all branches.
@@ -151,45 +181,119 @@ impl View {
         Ok(self.hash_at(row.height)? == Some(*hash))
     }
 
-    /// A block's encoding, on any branch.
+    /// A block's encoding, on any branch; that of genesis is always here. A damaged one is an error, and asked for again
+    /// from peers.
     pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
-        schema::body(&*self.reader, hash)
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(codec::encode(self.network.genesis())));
+        }
+        self.watched(hash, schema::body(&*self.reader, hash))
     }
 
-    /// A block, on any branch.
+    /// A block, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
-        schema::block(&*self.reader, hash)
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(self.network.genesis().clone()));
+        }
+        self.watched(hash, schema::block(&*self.reader, hash))
     }
 
-    /// What a block changed; there for every block that was ever connected.
+    /// A body that cannot be read, be it rotten or its file gone, is lost.
+    fn watched<T>(&self, hash: &BlockHash, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Corrupt { .. } | StoreError::Backend { .. }) = &read {
+            self.headers.lose_body(hash);
+        }
+        read
+    }
+
+    /// What a block changed; there for every block that was ever connected, unless it was pruned.
     pub fn undo(&self, hash: &BlockHash) -> Result<Option<BlockDelta>, StoreError> {
+        if *hash == self.network.genesis_hash() {
+            return Ok(Some(BlockDelta::genesis(&self.network)));
+        }
         schema::undo(&*self.reader, hash)
     }
 
     /// An unspent coin.
     pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StoreError> {
+        if let Some(coin) = self.recent.coin(outpoint) {
+            return Ok(coin);
+        }
         let value = self.reader.get(Column::Coins, &schema::coin_key(outpoint))?;
         value.map(|value| schema::coin(outpoint, &value)).transpose()
     }
 
     /// Unspent coins, in the order asked for.
     pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StoreError> {
-        schema::coins(&*self.reader, outpoints)
+        let recent: Vec<Option<Option<Coin>>> = outpoints.iter().map(|outpoint| self.recent.coin(outpoint)).collect();
+        let older: Vec<OutPoint> =
+            outpoints.iter().zip(&recent).filter(|(_, coin)| coin.is_none()).map(|(outpoint, _)| *outpoint).collect();
+        let mut stored = schema::coins(&*self.reader, &older)?.into_iter();
+        Ok(recent.into_iter().map(|coin| coin.unwrap_or_else(|| stored.next().flatten())).collect())
     }
 
     /// Every unspent coin, by txid and index.
     pub fn iterate_coins(&self) -> impl Iterator<Item = Result<(OutPoint, Coin), StoreError>> + '_ {
-        self.reader.iterate(Column::Coins, &[], Direction::Forward).map(|row| {
-            let (key, value) = row?;
-            let outpoint = schema::coin_outpoint(&key)?;
-            Ok((outpoint, schema::coin(&outpoint, &value)?))
+        let mut recent = self.recent.merged().into_iter().peekable();
+        let mut stored = self
+            .reader
+            .iterate(Column::Coins, &[], Direction::Forward)
+            .map(|row| {
+                let (key, value) = row?;
+                let outpoint = schema::coin_outpoint(&key)?;
+                Ok((outpoint, schema::coin(&outpoint, &value)?))
+            })
+            .peekable();
+        std::iter::from_fn(move || {
+            loop {
+                // A recent change stands before the row of the same coin and takes its place.
+                let next_stored = match stored.peek() {
+                    Some(Ok((outpoint, _))) => Some(*outpoint),
+                    Some(Err(_)) => return stored.next(),
+                    None => None,
+                };
+                match recent.next_if(|(outpoint, _)| next_stored.is_none_or(|stored| *outpoint <= stored)) {
+                    None => return stored.next(),
+                    Some((outpoint, coin)) => {
+                        if next_stored == Some(outpoint) {
+                            stored.next();
+                        }
+                        if let Some(coin) = coin {
+                            return Some(Ok((outpoint, coin)));
+                        }
+                    }
+                }
+            }
         })
     }
 
     /// Totals over all coins, without walking them.
     pub fn coins_total(&self) -> Result<CoinsTotal, StoreError> {
         let lattice = schema::lattice(&*self.reader)?;
-        Ok(CoinsTotal { count: lattice.count(), sum: lattice.sum() })
+        let (mut count, mut sum) = (lattice.count(), lattice.sum());
+        for change in self.recent.changes() {
+            let (out, into) = change.effects();
+            count = count + into.len() as u64 - out.len() as u64;
+            for (_, coin) in into {
+                sum += coin.output.amount.sen();
+            }
+            for (_, coin) in out {
+                sum -= coin.output.amount.sen();
+            }
+        }
+        Ok(CoinsTotal { count, sum })
+    }
+
+    /// The lattice over all coins.
+    pub fn lattice(&self) -> Result<Lattice, StoreError> {
+        let mut lattice = schema::lattice(&*self.reader)?;
+        for change in self.recent.changes() {
+            let (delta, reverted) = change.delta();
+            let changes = delta.lattice_changes();
+            let changes = if reverted { changes.negate() } else { changes };
+            lattice.apply(&changes).map_err(|error| StoreError::corrupt(error.to_string()))?;
+        }
+        Ok(lattice)
     }
 
     /// The way from a follower's block, on any branch, to the tip: at most [`UPDATES_MAX`] blocks each way.

@@ -8,17 +8,20 @@ use super::chain::{ChainCore, ChainOptions, Now, Origin};
 use super::events::{Shared, TipInfo};
 use super::headers::Headers;
 use super::inbox::{Blocks, Command, Done, Import, Inbox, QUEUE_COMMANDS, Reply, Work};
+use super::prune::{PruneGoal, PruneReport};
 use super::verify::{Encoded, Feed, Verifier};
 use super::view::{ChainTip, View};
 use super::{Accepted, ChainFault, HeadersTaken, SubmitError};
 use crate::clock::Clock;
+use crate::snapshot::{Elements, LoadError};
 use crate::store::Store;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use setara_core::block::{Block, EncodedBlock, Header};
 use setara_core::consensus::connect_proposal;
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use setara_core::network::Network;
+use setara_core::snapshot::Manifest;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -63,6 +66,7 @@ struct Inner {
     shared: Arc<Shared>,
     headers: Headers,
     verifier: Verifier,
+    history: RwLock<Option<ChainHandle>>,
 }
 
 /// Who carries out commands.
@@ -91,7 +95,7 @@ impl ChainHandle {
             .spawn(move || writer.run())
             .map_err(|error| ChainFault::Panicked(format!("the chain's thread cannot start: {error}")))?;
         let engine = Engine::Thread { inbox, thread: Mutex::new(Some(thread)) };
-        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier }) })
+        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier, history: RwLock::new(None) }) })
     }
 
     /// Opens the chain in `store` without a thread: whoever asks for something carries it out, audits included, and
@@ -106,7 +110,7 @@ impl ChainHandle {
         core.audit_here(read(&*clock));
         let (shared, headers) = (core.shared.clone(), core.tree.reader());
         let engine = Engine::Inline { core: Mutex::new(Some(core)), clock };
-        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier }) })
+        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier, history: RwLock::new(None) }) })
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SubmitError> {
@@ -200,6 +204,31 @@ impl ChainHandle {
     /// Takes back every verdict on this block, those below and those above; they are judged anew.
     pub fn reconsider(&self, hash: BlockHash) -> Result<(), SubmitError> {
         self.ask(|reply| Command::Reconsider(hash, reply))?
+    }
+
+    /// Deletes old bodies and undo records, as many as one step takes, none above `limit`; see [`PruneReport::more`].
+    pub fn prune(&self, goal: PruneGoal, limit: Height) -> Result<PruneReport, SubmitError> {
+        self.ask(|reply| Command::Prune(goal, limit, reply))?
+    }
+
+    /// Begins with a snapshot whose manifest and coins have been checked: see `adopt.rs`.
+    pub fn adopt(&self, manifest: Manifest, elements: Elements) -> Result<(), LoadError> {
+        self.ask(|reply| Command::Adopt(Box::new((manifest, elements)), reply))?
+    }
+
+    /// Says what came of verifying the history behind the snapshot.
+    pub fn finish_history(&self, result: Result<(), String>) -> Result<(), SubmitError> {
+        self.ask(|reply| Command::FinishHistory(result, reply))?
+    }
+
+    /// The second chain that verifies the history behind the snapshot, while there is one.
+    pub fn history(&self) -> Option<Self> {
+        self.inner.history.read().clone()
+    }
+
+    /// Sets or removes it.
+    pub fn set_history(&self, history: Option<Self>) {
+        *self.inner.history.write() = history;
     }
 
     /// Stores and shows everything connected so far.

@@ -209,6 +209,22 @@ pub const OPTIONS: &[OptionSpec] = &[
     option(STORAGE, "no-index", Shape::Flag, "", "Keep no index of transactions and addresses (wallets need it)"),
     option(
         STORAGE,
+        "prune",
+        Shape::One("SIZE"),
+        "",
+        "Delete the bodies of old blocks so that those that are left take no more than this, in MiB or with a unit such as \
+         500M or 20G; coins, headers, the newest 288 blocks and undo data of 10,000 always stay. `manual` deletes only \
+         what `pruneblockchain` names. Blocks once deleted come back only by syncing anew",
+    ),
+    option(
+        STORAGE,
+        "max-disk",
+        Shape::One("SIZE"),
+        "",
+        "Keep the whole database below this by deleting the bodies of old blocks, as --prune does",
+    ),
+    option(
+        STORAGE,
         "max-reorg",
         Shape::One("BLOCKS"),
         "",

@@ -51,6 +51,30 @@ impl FromStr for IpRange {
     }
 }
 
+/// A name and a password; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserPassword {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+/// What a `Debug` line shows of a secret.
+pub(super) const HIDDEN: &str = "(hidden)";
+
+impl std::fmt::Debug for UserPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserPassword").field("user", &self.user).field("password", &HIDDEN).finish()
+    }
+}
+
+impl std::fmt::Debug for RpcAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RpcAuth").field("user", &self.user).field("hash", &HIDDEN).finish()
+    }
+}
+
 /// A user of the RPC server by salted hash, as Bitcoin's `rpcauth`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RpcAuth {

@@ -297,3 +297,27 @@ fn calls_take_options_before_the_method_and_anything_after_it() {
     assert_eq!((call.method.as_str(), call.params), ("getblock", vec!["abc".to_owned(), "-1".into(), "--x".into()]));
     assert!(case.error("call").contains("METHOD"));
 }
+
+#[test]
+fn limits_on_disk_are_sizes_and_too_small_ones_are_explained() {
+    let case = Case::new();
+    let limits = |arguments: &str| case.run(arguments).prune;
+    assert_eq!(limits(""), PruneLimits::default());
+    assert!(!limits("--prune 0").is_on() && !limits("").is_automatic());
+    let manual = limits("--prune manual");
+    assert!(manual.is_on() && !manual.is_automatic() && manual.target().is_none());
+    let both = limits("--prune 2g --max-disk 20g");
+    assert!(both.is_automatic());
+    assert_eq!((both.target(), both.disk), (Some(2_000_000_000), Some(20_000_000_000)));
+    assert!(limits("--prune 288m").is_on(), "288 blocks of a megabyte");
+    for (arguments, expected) in [
+        ("--prune 287m", "--prune: at least 275 M: the newest 288 blocks always stay, and each may have 1000000 bytes"),
+        ("--network dev --prune 1000m", "each may have 4000000 bytes"),
+        ("--max-disk 487m", "--max-disk: at least 466 M"),
+        ("--prune much", "--prune: `manual`, or: expected a number of MiB"),
+        ("--prune manual --max-disk 20G", "--max-disk: contradicts --prune manual"),
+    ] {
+        let error = case.error(arguments);
+        assert!(error.contains(expected), "{arguments}: {error}");
+    }
+}

@@ -77,6 +77,11 @@ fn reached(store: &dyn Reader, name: &str) -> Height {
     row.map_or(Height::GENESIS, |row| row.height)
 }
 
+/// How far each index had come when it was last stopped.
+pub fn progress(store: &dyn Reader) -> [(&'static str, Height); 2] {
+    [transactions::NAME, addresses::NAME].map(|name| (name, reached(store, name)))
+}
+
 /// The running indexes.
 pub struct Indexes {
     store: Arc<dyn Store>,

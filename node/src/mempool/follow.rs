@@ -7,8 +7,9 @@
 use super::admit::{Arrival, Candidate};
 use super::graph::{Entry, Id};
 use super::{Inner, Leave, Mempool, policy};
-use crate::chain::View;
+use crate::chain::{StoredHeader, View};
 use crate::store::StoreError;
+use crate::store::schema::flags;
 use setara_core::block::Block;
 use setara_core::hash::{BlockHash, TxId};
 use setara_core::transaction::{OutPoint, Transaction};
@@ -67,7 +68,12 @@ impl Mempool {
     /// Moves to the chain's newest view. Cheap when there is nothing new; every public method starts with it.
     pub fn catch_up(&self) -> Result<(), StoreError> {
         let at = |inner: &Inner| inner.view.tip.hash();
-        if self.chain.view().tip.hash() == at(&self.inner.lock()) {
+        let newest = self.chain.view();
+        if let Some(mut inner) = Some(self.inner.lock()).filter(|inner| at(inner) == newest.tip.hash()) {
+            // The same tip, perhaps with less below it: the older view would hold what was deleted.
+            if newest.info().sequence > inner.view.info().sequence {
+                inner.view = newest;
+            }
             return Ok(());
         }
         let _one = self.following.lock();
@@ -97,15 +103,21 @@ impl Mempool {
             updates.revert.extend(rest.revert);
             (updates.apply, updates.more) = (rest.apply, rest.more);
         }
-        let body = |hash: &BlockHash| -> Result<Block, StoreError> {
-            view.block(hash)?.ok_or_else(|| StoreError::corrupt(format!("the body of block {hash} is missing")))
+        // `None` of one that has been pruned: then everything is judged anew.
+        let body = |hash: &BlockHash| -> Result<Option<Block>, StoreError> {
+            let block = view.block(hash)?;
+            let pruned = |row: StoredHeader| view.pruned().is_some() && row.flags & flags::BODY == 0;
+            if block.is_none() && !view.header(hash)?.is_some_and(pruned) {
+                return Err(StoreError::corrupt(format!("the body of block {hash} is missing")));
+            }
+            Ok(block)
         };
         let new_blocks = u32::try_from(updates.apply.len()).unwrap_or(u32::MAX);
         let mut way = Way { reverted: Vec::new(), resurrected: Vec::new(), connected: None, new_blocks };
         let mut bytes = 0;
         // Tip first as given; lowest first here.
         for hash in updates.revert.iter().rev() {
-            let block = body(hash)?;
+            let Some(block) = body(hash)? else { return Ok(way) };
             way.reverted.push(block.coinbase.txid());
             for transaction in block.transactions {
                 let ids = transaction.ids();
@@ -130,7 +142,7 @@ impl Mempool {
         let mut connected = Vec::with_capacity(updates.apply.len());
         let mut bytes = 0;
         for hash in &updates.apply {
-            let block = body(hash)?;
+            let Some(block) = body(hash)? else { return Ok(way) };
             let mut transactions = Vec::with_capacity(block.transactions.len());
             for transaction in &block.transactions {
                 let ids = transaction.ids();

@@ -7,9 +7,12 @@ use crate::index::{IndexError, IndexStatus, IndexView, Indexes};
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use crate::p2p::shell::PeerNetwork;
+use crate::prune::Pruner;
+use crate::witness::Witness;
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::network::Network;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -17,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a question waits for an index that is a few blocks behind: at the tip it is one or two, for moments.
 const INDEX_WAIT: Duration = Duration::from_secs(5);
+
+/// Makes a backup.
+pub type Backup = Box<dyn Fn(&Path) -> Result<Witness, String> + Send + Sync>;
 
 /// Everything a method may reach.
 pub struct RpcContext {
@@ -30,6 +36,8 @@ pub struct RpcContext {
     pub chain: ChainHandle,
     /// Transactions and addresses, unless switched off.
     pub indexes: Option<Arc<Indexes>>,
+    /// What deletes old blocks, if anything does.
+    pub pruner: Option<Arc<Pruner>>,
     /// Unconfirmed transactions.
     pub mempool: Arc<Mempool>,
     /// Whether the last run's mempool has been read back.
@@ -44,10 +52,14 @@ pub struct RpcContext {
     pub peers: Option<Arc<PeerNetwork>>,
     /// Whether transactions that are handed in leave over connections of their own.
     pub private_broadcast: bool,
+    /// Folder against which paths of snapshots are taken.
+    pub folder: PathBuf,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What was found at the start and the operator should know.
     pub notices: Vec<String>,
+    /// Makes a backup in a folder; gives the tip that is in it, or what went wrong.
+    pub backup: Backup,
     /// Cancelled when the node is to stop.
     pub shutdown: CancellationToken,
 }

@@ -236,6 +236,14 @@ impl Store for MemoryStore {
     fn settle(&self) -> Result<(), StoreError> {
         Ok(())
     }
+
+    fn reclaim(&self) -> Result<bool, StoreError> {
+        Ok(true)
+    }
+
+    fn column_bytes(&self, column: Column) -> Result<u64, StoreError> {
+        Ok(self.rows(column).iter().map(|(key, value)| (key.len() + value.len()) as u64).sum())
+    }
 }
 
 struct Snapshot {

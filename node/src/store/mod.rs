@@ -7,15 +7,21 @@
 //! Two implementations: [`RocksStore`] on disk, [`MemoryStore`] with fault injection. What the bytes mean is in
 //! [`schema`].
 
+#[cfg(any(test, feature = "rocksdb"))]
+mod blobs;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(feature = "rocksdb")]
+mod salvage;
 pub mod schema;
 mod space;
 
 pub use memory::{Faults, MemoryStore};
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
+#[cfg(feature = "rocksdb")]
+pub use salvage::{FoundHeader, Salvage};
 pub use space::SpaceCheck;
 
 use setara_core::codec::{Codec, Writer};
@@ -87,8 +93,8 @@ pub enum StoreError {
     },
     /// A stored value is missing or is not what was written.
     #[error(
-        "the database is damaged: {what}. Nothing was changed; restore the data directory from a backup, or move it \
-         away to load the chain anew"
+        "the database is damaged: {what}. Nothing was changed; `setara-node rebuild` makes a new one from the blocks that \
+         are still good, `setara-node restore` from a backup"
     )]
     Corrupt {
         /// Which value, and how it is wrong.
@@ -127,6 +133,9 @@ pub enum StoreError {
     /// An earlier write failed, so no later one can be trusted.
     #[error("the database stopped after an earlier write failed: {0}")]
     Poisoned(String),
+    /// What is asked for was deleted to save space: no damage.
+    #[error("{0}")]
+    Pruned(String),
     /// A fault that a test asked for.
     #[error("injected fault")]
     Injected,
@@ -185,6 +194,13 @@ pub trait Store: Reader {
 
     /// Moves everything written to where it stays: a store that is closed after this needs no log to be whole.
     fn settle(&self) -> Result<(), StoreError>;
+
+    /// Gives the room of bodies and undo records that were deleted back to the disk. `false`: a snapshot still holds them,
+    /// nothing was done. May take long.
+    fn reclaim(&self) -> Result<bool, StoreError>;
+
+    /// Bytes that a column takes where it stays; what was written last may not count yet.
+    fn column_bytes(&self, column: Column) -> Result<u64, StoreError>;
 }
 
 /// Changes to apply together. Later changes of a key win.

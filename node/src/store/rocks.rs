@@ -1,21 +1,26 @@
 //! The store on disk: RocksDB, one column family per column.
 //!
 //! - Coins: bloom filters and hashed data blocks, as they are looked up by exact key; LZ4.
-//! - Bodies and undo records: blob files, so that compaction never rewrites them.
+//! - Bodies and undo records: blob files, so that compaction never rewrites them. Their keys lie in tables apart, a hundred
+//!   bytes a block; compacting those after a deletion ([`Store::reclaim`]) costs next to nothing, and a blob file all of
+//!   whose rows are gone is removed whole. Bodies come roughly in the order of heights, so files die one by one.
 //! - Every block of every file is checksummed; after a crash the write-ahead log is replayed up to its first broken
 //!   record, and a log file that the manifest knows but the disk has lost is refused.
 //! - The first failed write poisons the store: after a failed fsync the kernel may have dropped the very pages that a
 //!   retry would report as safe.
 
 use super::{Batch, Column, Direction, Durability, Reader, Rows, Store, StoreError};
+use crate::datadir::sync_folder;
 use parking_lot::Mutex;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode,
-    DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions, SnapshotWithThreadMode,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
+    DBCompressionType, DBRecoveryMode, DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions,
+    SnapshotWithThreadMode, WriteBatch, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bits per key of the coins' bloom filters: 1 % of look-ups of missing coins reach a block.
 const BLOOM_BITS: f64 = 10.0;
@@ -28,10 +33,14 @@ const BLOB_BYTES_MIN: u64 = 4 << 10;
 const BLOB_FILE_BYTES: u64 = 256 << 20;
 /// Write-ahead logs are dropped by flushing idle columns once they reach this: it bounds the replay at start.
 const WAL_BYTES_MAX: u64 = 512 << 20;
+/// The same where disk is dear.
+const WAL_BYTES_MAX_PRUNED: u64 = 64 << 20;
+/// A node that prunes has its bodies in at least so many files, as one that is dead but for a row is not removed.
+const KEPT_FILES_MIN: u64 = 16;
 /// RocksDB's own log: small, and few of them.
 const LOG_FILE_BYTES: usize = 4 << 20;
 const LOG_FILES: usize = 4;
-/// Open table files: well below the usual limit of 1,024 descriptors, which sockets share.
+/// Open table files unless told otherwise: well below the usual limit of 1,024 descriptors, which sockets share.
 const OPEN_FILES: i32 = 400;
 /// Least room for blocks and for writes, whatever the budget.
 const CACHE_BYTES_MIN: usize = 8 << 20;
@@ -41,11 +50,15 @@ const CACHE_BYTES_MIN: usize = 8 << 20;
 pub struct RocksOptions {
     /// Memory for cached blocks and for writes not yet in tables, together.
     pub memory_bytes: usize,
+    /// Files kept open.
+    pub open_files: i32,
+    /// Where old bodies are deleted, the bytes of bodies that are kept: files are then so small that they die soon.
+    pub kept_bytes: Option<u64>,
 }
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { memory_bytes: 128 << 20 }
+        Self { memory_bytes: 128 << 20, open_files: OPEN_FILES, kept_bytes: None }
     }
 }
 
@@ -53,6 +66,8 @@ struct Inner {
     db: DB,
     path: PathBuf,
     poisoned: Mutex<Option<String>>,
+    /// Sequence of the last write that deleted bodies or undo records: older snapshots hold them.
+    deleted_at: AtomicU64,
 }
 
 /// A store in a directory. Clones share it; it closes with the last clone or snapshot.
@@ -73,7 +88,9 @@ self_cell::self_cell!(
 impl RocksStore {
     /// Opens the database in `path`, creating it (and the directory) if there is none.
     pub fn open(path: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(|error| StoreError::Backend {
+        // RocksDB syncs what is in its folder, not the folder's own name.
+        let made = std::fs::create_dir_all(path).and_then(|()| sync_folder(path.parent().unwrap_or(path)));
+        made.map_err(|error| StoreError::Backend {
             doing: "creating",
             path: path.display().to_string(),
             reason: error.to_string(),
@@ -82,7 +99,11 @@ impl RocksStore {
         refuse_remains(path)?;
         let cache_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
         let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
-        let shared = database_options(write_bytes);
+        let mut shared = database_options(write_bytes);
+        shared.set_max_open_files(options.open_files);
+        if options.kept_bytes.is_some() {
+            shared.set_max_total_wal_size(WAL_BYTES_MAX_PRUNED);
+        }
         let cache = Cache::new_lru_cache(cache_bytes);
         let mut names: Vec<String> = Column::ALL.iter().map(|column| column.name().to_owned()).collect();
         // A newer version's columns are opened too, so that its format can be read and named.
@@ -94,10 +115,28 @@ impl RocksStore {
         }
         let families = names.iter().map(|name| {
             let column = Column::ALL.into_iter().find(|column| column.name() == name);
-            ColumnFamilyDescriptor::new(name, column_options(column, &cache, write_bytes))
+            let mut family = column_options(column, &cache, write_bytes);
+            if let (Some(Column::Bodies | Column::Undo), Some(kept)) = (column, options.kept_bytes) {
+                let bytes = kept / KEPT_FILES_MIN;
+                family.set_write_buffer_size(usize::try_from(bytes).unwrap_or(usize::MAX).clamp(1 << 20, write_bytes));
+            }
+            ColumnFamilyDescriptor::new(name, family)
         });
         let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
-        Ok(Self(Arc::new(Inner { db, path: path.to_owned(), poisoned: Mutex::new(None) })))
+        Ok(Self(Arc::new(Inner {
+            db,
+            path: path.to_owned(),
+            poisoned: Mutex::new(None),
+            deleted_at: AtomicU64::new(0),
+        })))
+    }
+
+    /// Makes a database in `folder`, which must not be there, of the state at one moment; writes go on meanwhile. Files
+    /// that never change are linked, or copied to another file system.
+    pub fn checkpoint(&self, folder: &Path) -> Result<(), StoreError> {
+        let failed = |error: rocksdb::Error| backend("copying the database to", folder, &error);
+        let checkpoint = Checkpoint::new(&self.0.db).map_err(failed)?;
+        checkpoint.create_checkpoint(folder).map_err(failed)
     }
 }
 
@@ -140,7 +179,6 @@ fn database_options(write_bytes: usize) -> Options {
     options.set_db_write_buffer_size(write_bytes);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(OPEN_FILES);
     options.set_bytes_per_sync(1 << 20);
     options.set_wal_bytes_per_sync(1 << 20);
     options.set_max_log_file_size(LOG_FILE_BYTES);
@@ -198,11 +236,12 @@ fn backend(doing: &'static str, path: &Path, error: &rocksdb::Error) -> StoreErr
     } else if reason.contains("Too many open files") {
         "Raise the limit of open files (ulimit -n 4096)"
     } else if reason.contains("No such file") {
-        "A file of the database is missing: restore the directory from a backup, or move it away to load the chain anew"
+        "A file of the database is missing: `setara-node rebuild` makes a new one from the blocks that are still good"
     } else if error.kind() == ErrorKind::IOError {
-        "The disk reported an error: check its health and the system log before starting again"
+        "The disk reported an error: check its health and the system log before starting again. If blocks are lost, \
+         `setara-node rebuild` keeps those that are still good"
     } else {
-        "Restore the directory from a backup, or move it away to load the chain anew"
+        "`setara-node rebuild` makes a new database from the blocks that are still good"
     };
     StoreError::Backend { doing, path: path.display().to_string(), reason, advice }
 }
@@ -279,10 +318,14 @@ impl Store for RocksStore {
         }
         // Twelve bytes of head, and at most eleven of tags and lengths for each change.
         let mut changes = WriteBatch::with_capacity_bytes(12 + batch.size() + 11 * batch.len());
+        let mut deletes = false;
         for (column, key, value) in batch.changes() {
             match value {
                 Some(value) => changes.put_cf(inner.family(column), key, value),
-                None => changes.delete_cf(inner.family(column), key),
+                None => {
+                    deletes |= matches!(column, Column::Bodies | Column::Undo);
+                    changes.delete_cf(inner.family(column), key);
+                }
             }
         }
         let mut options = WriteOptions::default();
@@ -293,7 +336,11 @@ impl Store for RocksStore {
             let error = backend("writing to", &inner.path, &error);
             inner.poisoned.lock().get_or_insert_with(|| error.to_string());
             error
-        })
+        })?;
+        if deletes {
+            inner.deleted_at.store(inner.db.latest_sequence_number(), Ordering::SeqCst);
+        }
+        Ok(())
     }
 
     fn settle(&self) -> Result<(), StoreError> {
@@ -305,6 +352,32 @@ impl Store for RocksStore {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         inner.db.flush_cfs_opt(&families, &options).map_err(|error| backend("closing", &inner.path, &error))
+    }
+
+    fn reclaim(&self) -> Result<bool, StoreError> {
+        let oldest = self.0.db.property_int_value("rocksdb.oldest-snapshot-sequence");
+        let oldest = oldest.map_err(|error| self.0.failed(&error))?.filter(|sequence| *sequence > 0);
+        if oldest.is_some_and(|oldest| oldest < self.0.deleted_at.load(Ordering::SeqCst)) {
+            return Ok(false);
+        }
+        // The log holds what was deleted for as long as any column has something that is in it alone.
+        self.settle()?;
+        let mut options = CompactOptions::default();
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        options.set_exclusive_manual_compaction(false);
+        for column in [Column::Bodies, Column::Undo] {
+            // An error of a compaction is one of the database, which refuses the next write.
+            self.0.db.compact_range_cf_opt(self.0.family(column), None::<&[u8]>, None::<&[u8]>, &options);
+        }
+        Ok(true)
+    }
+
+    fn column_bytes(&self, column: Column) -> Result<u64, StoreError> {
+        let bytes = |name: &str| {
+            let value = self.0.db.property_int_value_cf(self.0.family(column), name);
+            value.map(Option::unwrap_or_default).map_err(|error| self.0.failed(&error))
+        };
+        Ok(bytes("rocksdb.total-sst-files-size")? + bytes("rocksdb.total-blob-file-size")?)
     }
 }
 

@@ -8,7 +8,10 @@
 //! | coins | txid, index (u32 BE) | [`Coin`] |
 //! | heights | height (u32 BE) | hash of the active chain's block |
 //! | tx_index, address_index | see `index/` | |
-//! | meta | `format`, `genesis`, `tip`, `lattice` + bucket, `cursor/` + index | see below |
+//! | meta | `format`, `genesis`, `tip`, `coins_tip`, `pruned`, `snapshot`, `lattice` + bucket, `cursor/` + index | see below |
+//!
+//! Coins and lattice are those after the block `coins_tip`; the deltas from there to the tip are stored with it
+//! (`chain/recent.rs`). Format 1 had no `coins_tip`: coins were stored with every block.
 //!
 //! *Sealed* values end in the CRC-32 of what precedes them, checked at every read: a rotten body or undo record is an
 //! error, never data. RocksDB checksums everything once more, block by block.
@@ -17,19 +20,22 @@ use super::{Batch, Column, Reader, StoreError};
 use setara_core::block::{Block, Header};
 use setara_core::codec::{self, Codec, CodecError, Writer};
 use setara_core::consensus::{BlockDelta, ChainState};
-use setara_core::hash::{BlockHash, TxId};
+use setara_core::hash::{BlockHash, Hash256, TxId};
 use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::pow::Work;
 use setara_core::transaction::{Coin, OutPoint};
 
 /// Version of everything in this file. A directory of a higher one is refused; of a lower one, migrated.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
-const KEY_FORMAT: &[u8] = b"format";
-const KEY_GENESIS: &[u8] = b"genesis";
+pub(super) const KEY_FORMAT: &[u8] = b"format";
+pub(super) const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
+const KEY_COINS_TIP: &[u8] = b"coins_tip";
 const KEY_LATTICE: &[u8] = b"lattice";
+const KEY_PRUNED: &[u8] = b"pruned";
+const KEY_SNAPSHOT: &[u8] = b"snapshot";
 /// Start of the keys under which followers keep the block they have reached.
 const KEY_CURSOR: &[u8] = b"cursor/";
 
@@ -41,7 +47,7 @@ fn seal(bytes: &[u8]) -> [u8; SEAL_BYTES] {
 }
 
 /// Checks and removes the seal.
-fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
+pub(super) fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
     match bytes.split_last_chunk::<SEAL_BYTES>() {
         Some((value, sealed)) if seal(value) == *sealed => {
             bytes.truncate(bytes.len() - SEAL_BYTES);
@@ -90,8 +96,10 @@ pub mod flags {
     pub const FAILED: u8 = 8;
     /// The operator does not want it.
     pub const INVALIDATED: u8 = 16;
+    /// The body was here, in the active chain, and was deleted to save space.
+    pub const PRUNED: u8 = 32;
     /// Every bit of this format.
-    pub const ALL: u8 = BODY | SIGNED | CONNECTED | FAILED | INVALIDATED;
+    pub const ALL: u8 = BODY | SIGNED | CONNECTED | FAILED | INVALIDATED | PRUNED;
 }
 
 impl Codec for HeaderRow {
@@ -122,6 +130,78 @@ impl Codec for HeaderRow {
             chain_tx_count: reader.u64()?,
         };
         if row.flags & !flags::ALL == 0 { Ok(row) } else { Err(CodecError::NonCanonical) }
+    }
+}
+
+/// How far down the active chain's data reaches, once something was deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pruned {
+    /// Lowest height from which on every body is here.
+    pub bodies_from: Height,
+    /// Lowest height from which on every undo record is here; never above that of the bodies.
+    pub undo_from: Height,
+}
+
+impl Codec for Pruned {
+    const MIN_SIZE: u64 = 2;
+
+    fn write(&self, writer: &mut Writer) {
+        writer.u32(self.bodies_from.get());
+        writer.u32(self.undo_from.get());
+    }
+
+    fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
+        Ok(Self { bodies_from: Height::new(reader.u32()?), undo_from: Height::new(reader.u32()?) })
+    }
+}
+
+/// What has become of the snapshot that a chain began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SnapshotStage {
+    /// Its coins are being stored: what is there belongs to no block.
+    Loading,
+    /// The chain goes on from it; the blocks up to the base have not been verified.
+    Unverified,
+    /// They have.
+    Verified,
+}
+
+/// The snapshot that a chain began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotRow {
+    /// The block after which its coins are.
+    pub base: Height,
+    /// That block.
+    pub hash: BlockHash,
+    /// Commitment to its coins.
+    pub root: Hash256,
+    /// What has become of it.
+    pub stage: SnapshotStage,
+}
+
+impl Codec for SnapshotRow {
+    const MIN_SIZE: u64 = 1 + 32 + 32 + 1;
+
+    fn write(&self, writer: &mut Writer) {
+        writer.u32(self.base.get());
+        self.hash.write(writer);
+        self.root.write(writer);
+        writer.u8(match self.stage {
+            SnapshotStage::Loading => 0,
+            SnapshotStage::Unverified => 1,
+            SnapshotStage::Verified => 2,
+        });
+    }
+
+    fn read(reader: &mut codec::Reader<'_>) -> Result<Self, CodecError> {
+        let (base, hash, root) = (Height::new(reader.u32()?), BlockHash::read(reader)?, Hash256::read(reader)?);
+        let stage = match reader.u8()? {
+            0 => SnapshotStage::Loading,
+            1 => SnapshotStage::Unverified,
+            2 => SnapshotStage::Verified,
+            _ => return Err(CodecError::NonCanonical),
+        };
+        Ok(Self { base, hash, root, stage })
     }
 }
 
@@ -206,6 +286,24 @@ pub fn tip(reader: &dyn Reader) -> Result<Option<ChainState>, StoreError> {
     decoded(&value, || "the tip".to_owned()).map(Some)
 }
 
+/// Reads what has been pruned, if anything has.
+pub fn pruned(reader: &dyn Reader) -> Result<Option<Pruned>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_PRUNED)? else { return Ok(None) };
+    decoded(&value, || "the pruned heights".to_owned()).map(Some)
+}
+
+/// Reads which snapshot the chain began with, if with one.
+pub fn snapshot(reader: &dyn Reader) -> Result<Option<SnapshotRow>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_SNAPSHOT)? else { return Ok(None) };
+    decoded(&value, || "the snapshot's mark".to_owned()).map(Some)
+}
+
+/// Reads the state after the block that the stored coins and lattice belong to.
+pub fn coins_tip(reader: &dyn Reader) -> Result<Option<ChainState>, StoreError> {
+    let Some(value) = reader.get(Column::Meta, KEY_COINS_TIP)? else { return Ok(None) };
+    decoded(&value, || "the block that the coins belong to".to_owned()).map(Some)
+}
+
 /// Key of a lattice bucket.
 fn bucket_key(bucket: u8) -> Vec<u8> {
     [KEY_LATTICE, &[bucket]].concat()
@@ -246,6 +344,16 @@ pub trait PutRows {
     fn put_height(&mut self, height: Height, hash: Option<&BlockHash>);
     /// Sets the tip's state.
     fn put_tip(&mut self, tip: &ChainState);
+    /// Sets what has been pruned.
+    fn put_pruned(&mut self, pruned: &Pruned);
+    /// Forgets that anything has been pruned.
+    fn forget_pruned(&mut self);
+    /// Sets which snapshot the chain began with.
+    fn put_snapshot(&mut self, row: &SnapshotRow);
+    /// Forgets that it began with one.
+    fn forget_snapshot(&mut self);
+    /// Sets the state that the stored coins and lattice belong to.
+    fn put_coins_tip(&mut self, state: &ChainState);
     /// Sets one bucket of the lattice.
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice);
     /// Sets the block that a follower has reached, or forgets it.
@@ -288,6 +396,26 @@ impl PutRows for Batch {
         self.put(Column::Meta, KEY_TIP, &codec::encode(tip));
     }
 
+    fn put_pruned(&mut self, pruned: &Pruned) {
+        self.put(Column::Meta, KEY_PRUNED, &codec::encode(pruned));
+    }
+
+    fn forget_pruned(&mut self) {
+        self.delete(Column::Meta, KEY_PRUNED);
+    }
+
+    fn put_snapshot(&mut self, row: &SnapshotRow) {
+        self.put(Column::Meta, KEY_SNAPSHOT, &codec::encode(row));
+    }
+
+    fn forget_snapshot(&mut self) {
+        self.delete(Column::Meta, KEY_SNAPSHOT);
+    }
+
+    fn put_coins_tip(&mut self, state: &ChainState) {
+        self.put(Column::Meta, KEY_COINS_TIP, &codec::encode(state));
+    }
+
     fn put_bucket(&mut self, bucket: u8, lattice: &Lattice) {
         // An empty bucket has no row, as before its first coin: reverting restores the very bytes.
         let bytes = lattice.bucket_bytes(bucket);
@@ -311,10 +439,32 @@ impl PutRows for Batch {
     }
 }
 
+/// Brings a store of an older format up to date, in one batch: killed before it, it is done again; after it, it is done.
+pub fn migrate(store: &dyn super::Store, genesis: &BlockHash) -> Result<(), StoreError> {
+    if format(store)? != Some(1) {
+        return Ok(());
+    }
+    // Format 1 stored the coins with every block.
+    let tip = tip(store)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
+    tracing::info!(from = 1, to = FORMAT, "migrating the database");
+    let mut batch = Batch::new();
+    batch.put_coins_tip(&tip);
+    batch.put_identity(genesis);
+    store.write(batch, super::Durability::Synced)
+}
+
+fn format(reader: &dyn Reader) -> Result<Option<u32>, StoreError> {
+    let Some(format) = reader.get(Column::Meta, KEY_FORMAT)? else { return Ok(None) };
+    format
+        .try_into()
+        .map(|bytes| Some(u32::from_le_bytes(bytes)))
+        .map_err(|_| StoreError::corrupt("the format's version"))
+}
+
 /// Whether the store is empty (`false`) or holds this network in a format known here (`true`); anything else is
 /// refused. `origin` names the directory in errors.
 pub fn check_identity(reader: &dyn Reader, genesis: &BlockHash, origin: &str) -> Result<bool, StoreError> {
-    let Some(format) = reader.get(Column::Meta, KEY_FORMAT)? else {
+    let Some(found) = format(reader)? else {
         for column in Column::ALL {
             if let Some(row) = reader.iterate(column, &[], super::Direction::Forward).next() {
                 row?;
@@ -324,7 +474,6 @@ pub fn check_identity(reader: &dyn Reader, genesis: &BlockHash, origin: &str) ->
         }
         return Ok(false);
     };
-    let found = format.try_into().map(u32::from_le_bytes).map_err(|_| StoreError::corrupt("the format's version"))?;
     if found > FORMAT {
         return Err(StoreError::NewerFormat { path: origin.to_owned(), found, supported: FORMAT });
     }
@@ -364,6 +513,42 @@ mod tests {
         );
         store.tamper(Column::Meta, KEY_FORMAT, None);
         assert!(matches!(check_identity(&store, &ours, "here"), Err(StoreError::Corrupt { .. })));
+    }
+
+    /// ST8: interrupted before its batch a migration is done again, after it it is done; either way it ends in the same bytes,
+    /// and once more changes nothing.
+    #[test]
+    fn st8_an_interrupted_migration_ends_in_the_same_bytes() {
+        let network = setara_core::network::Network::dev();
+        let genesis = network.genesis_hash();
+        let delta = BlockDelta::genesis(&network);
+        let mut lattice = Lattice::empty();
+        lattice.apply(&delta.lattice_changes()).unwrap();
+        let state = setara_core::consensus::apply(&delta, lattice.root());
+        let old = || {
+            let store = MemoryStore::new();
+            let mut batch = Batch::new();
+            batch.put_identity(&genesis);
+            batch.put_tip(&state);
+            batch.put(Column::Meta, KEY_FORMAT, &1u32.to_le_bytes());
+            store.write(batch, Durability::Synced).unwrap();
+            store
+        };
+        let whole = old();
+        migrate(&whole, &genesis).unwrap();
+        assert_eq!(check_identity(&whole, &genesis, "here"), Ok(true));
+        assert_eq!((coins_tip(&whole), format(&whole)), (Ok(Some(state)), Ok(Some(FORMAT))));
+        let cut = old();
+        let before = cut.rows(Column::Meta);
+        cut.faults().fail_write(1);
+        assert!(migrate(&cut, &genesis).is_err());
+        let cut = cut.crash(u64::MAX);
+        assert_eq!(cut.rows(Column::Meta), before);
+        for _ in 0..2 {
+            migrate(&cut, &genesis).unwrap();
+            assert_eq!(cut.rows(Column::Meta), whole.rows(Column::Meta));
+            assert_eq!(cut.crash(0).rows(Column::Meta), whole.rows(Column::Meta), "it is synced");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ const HOLDER: NodeId = NODES - 1;
 /// A question for servers goes out once a minute; two rounds and the loading.
 const PATIENCE: Duration = Duration::from_secs(180);
 
-/// Step "find" of docs/network.md, BR12: all others say that they serve recent bodies only. By its neighbours' neighbours the
+/// Step "find" of docs/network.md, BR12: all others are pruned and have recent bodies only. By its neighbours' neighbours the
 /// newcomer hears of the one that has the old ones, dials it and gets them all, and nobody is blamed on the way.
 #[test]
 fn old_bodies_are_found_three_hops_away() {
@@ -30,8 +30,7 @@ fn old_bodies_are_found_three_hops_away() {
     for seed in 0..4 {
         let mut overlay = Overlay::new(seed, &network, NODES);
         for id in 1..NODES {
-            overlay.nodes[id].store = chain.copy();
-            overlay.nodes[id].serves_from = if id == HOLDER { 0 } else { RECENT };
+            overlay.nodes[id].store = if id == HOLDER { chain.copy() } else { chain.pruned(RECENT) };
             match id {
                 ENTRY => overlay.dials_nobody(id),
                 id if MIDDLE.contains(&id) => overlay.dials(id, &[ENTRY]),

@@ -8,6 +8,7 @@
 mod compact;
 mod downloads;
 mod find;
+mod history;
 mod idle;
 mod liar;
 mod node;

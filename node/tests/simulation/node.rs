@@ -64,8 +64,6 @@ pub struct Node {
     pub bootstrap: Vec<PeerAddress>,
     /// If not empty, it dials these and nobody else.
     pub only: Vec<PeerAddress>,
-    /// It says, and means, that bodies below this height cannot be had from it.
-    pub serves_from: u32,
     /// Signatures known to be good, where nodes share them: virtual time does not count checks, real time does.
     pub known: Option<Arc<KnownSignatures>>,
     /// Files of its earlier lives.
@@ -89,7 +87,6 @@ impl Node {
             network: network.clone(),
             bootstrap,
             only: Vec::new(),
-            serves_from: 0,
             known: None,
             addresses: None,
             mines_every: None,
@@ -273,7 +270,6 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
             world.plan(Duration::from_millis(1), What::Event(id, life, Event::Served { peer: *peer }));
         }
         let chain = nodes[id].running.as_ref().map(|running| running.chain.clone());
-        let action = ranged(&nodes[id], action);
         match action {
             Action::Send(peer, message) => world.send(nodes, id, peer, message.encode()),
             Action::Disconnect(peer, ending) => {
@@ -316,6 +312,13 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.log(&format!("node {id} judges {hash}: {result:?}"));
                 world.plan(Duration::from_millis(2), What::Event(id, life, Event::BlockTaken { peer, hash, result }));
             }
+            Action::SubmitHistory { peer, hash, bytes } => {
+                let Some(history) = chain.and_then(|chain| chain.history()) else { continue };
+                let (tell, told) = std::sync::mpsc::channel();
+                history.import(bytes, true, Box::new(move |result| drop(tell.send(result))));
+                let result = told.recv().expect("an inline chain answers at once");
+                world.plan(Duration::from_millis(2), What::Event(id, life, Event::HistoryTaken { peer, hash, result }));
+            }
             Action::SubmitTransactions(..) | Action::SubmitPackage(..) => {
                 let Some(running) = &nodes[id].running else { continue };
                 let (peer, transactions, verdicts) = match action {
@@ -340,34 +343,6 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.plan(Duration::from_millis(1), What::Event(id, life, event));
             }
         }
-    }
-}
-
-/// What a node that serves a range only says instead: its range where it states one, and that it lacks older bodies.
-fn ranged(node: &Node, action: Action) -> Action {
-    let from = node.serves_from;
-    let Some(running) = node.running.as_ref().filter(|_| from > 0) else { return action };
-    let old = |hash: &BlockHash| running.chain.headers().get(hash).is_some_and(|known| known.state.height.get() < from);
-    match action {
-        Action::Send(peer, Message::Hello(mut hello)) => {
-            hello.serves = (from, hello.serves.1.max(from));
-            Action::Send(peer, Message::Hello(hello))
-        }
-        Action::Send(peer, Message::Addresses(mut records)) => {
-            let own = address_of(node.id);
-            for record in records.iter_mut().filter(|record| record.address == own) {
-                record.serves = (from, record.serves.1.max(from));
-            }
-            Action::Send(peer, Message::Addresses(records))
-        }
-        Action::SendBlock(peer, hash)
-        | Action::SendCompactBlock(peer, hash)
-        | Action::SendBlockTransactions(peer, hash, _)
-            if old(&hash) =>
-        {
-            Action::Send(peer, missing(hash))
-        }
-        other => other,
     }
 }
 

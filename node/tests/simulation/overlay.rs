@@ -6,8 +6,10 @@ use crate::node::{self, Node, address_of};
 use crate::world::{NodeId, Weather, What, World};
 use setara_core::amount::Amount;
 use setara_core::block::Block;
+use setara_core::height::Height;
 use setara_core::network::Network;
 use setara_core::transaction::{Coin, OutPoint, Output};
+use setara_node::chain::{ChainHandle, ChainOptions, PruneGoal};
 use setara_node::clock::ManualClock;
 use setara_node::store::MemoryStore;
 use setara_node::testing::{self, ChainBuilder};
@@ -30,6 +32,7 @@ pub struct LongChain {
     /// Coins that key 0 may spend in the next block.
     pub coins: Vec<(OutPoint, Coin)>,
     store: MemoryStore,
+    network: Arc<Network>,
 }
 
 impl LongChain {
@@ -50,12 +53,26 @@ impl LongChain {
             chain.submit(block).expect("a valid block");
         }
         chain.stop();
-        Self { coins: builder.spendable(), blocks: builder.blocks, store }
+        Self { coins: builder.spendable(), blocks: builder.blocks, store, network: network.clone() }
     }
 
     /// A store that holds it.
     pub fn copy(&self) -> MemoryStore {
         self.store.crash(0)
+    }
+
+    /// A store that holds it, but for the bodies below a height.
+    pub fn pruned(&self, below: u32) -> MemoryStore {
+        let store = self.copy();
+        let options = ChainOptions { coin_cache_bytes: 1 << 20, keep_bodies: 1, ..ChainOptions::default() };
+        let clock = Arc::new(ManualClock::new(node::EPOCH));
+        let verifier = testing::verifier(&self.network);
+        let chain = ChainHandle::inline(Arc::new(store.clone()), verifier, options, clock).expect("a sound chain");
+        let report =
+            chain.prune(PruneGoal::Below(Height::new(below)), Height::new(u32::MAX)).expect("it can be pruned");
+        assert!(!report.more, "one step is enough for so short a chain");
+        chain.stop();
+        store.crash(0)
     }
 }
 

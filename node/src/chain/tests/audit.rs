@@ -118,10 +118,11 @@ fn cs20_damaged_coins_stop_the_node_and_condemn_no_block() {
     let network = builder.network.clone();
     let mut rig = Rig::new(&network);
     submit_all(&mut rig, &builder.blocks[1..]);
+    rig.settle();
     // The coin that the block spends is another on this node's disk, or is gone.
     let damages = DAMAGES.map(|(code, damage)| (code, Some(damage)));
     for (code, damage) in damages.into_iter().chain([("bad-txns-inputs-missingorspent", None)]) {
-        let store = rig.store.crash(0);
+        let store = rig.store.crash(u64::MAX);
         let value = damage.map(|damage| {
             let mut other = coin;
             damage(&mut other);
@@ -149,6 +150,8 @@ fn cs20_a_wrong_cached_coin_condemns_no_block() {
         let (mut builder, (outpoint, _), block) = honest_spend();
         let mut rig = Rig::new(&builder.network);
         submit_all(&mut rig, &builder.blocks[1..]);
+        // What is not stored yet has no other copy than this and the records.
+        rig.settle();
         rig.core.coins.tamper(&outpoint, damage);
         assert_eq!(set_aside_code(rig.submit(&block)), code);
         rig.audit().unwrap();

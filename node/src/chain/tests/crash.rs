@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 
 /// Blocks of a history with spends and a reorganisation, in the order in which they are submitted, and the builder at
 /// every tip that a node may have on the way.
-fn history() -> (Arc<Network>, Vec<Block>, BTreeMap<BlockHash, ChainBuilder>) {
+pub(super) fn history() -> (Arc<Network>, Vec<Block>, BTreeMap<BlockHash, ChainBuilder>) {
     let network = funded_network(6, coins(100));
     let mut builders = BTreeMap::new();
     let mut main = ChainBuilder::new(&network);
@@ -44,7 +44,8 @@ fn cs20_failing_reads_and_writes_are_never_verdicts() {
     let run = |faults: &dyn Fn(&Faults)| -> (Rig, Option<ChainFault>) {
         let mut rig = Rig::new(&network);
         submit_all(&mut rig, &blocks[..4]);
-        // Opened anew, nothing is cached: every coin and record is read.
+        // Opened anew with the rows stored, nothing is cached: every coin and record is read.
+        rig.settle();
         let mut rig = rig.reopen();
         faults(rig.store.faults());
         for block in &blocks[4..] {
@@ -52,6 +53,15 @@ fn cs20_failing_reads_and_writes_are_never_verdicts() {
                 Ok(_) => {}
                 Err(SubmitError::Fault(fault)) => return (rig, Some(fault)),
                 Err(error) => panic!("a fault became a verdict: {error}"),
+            }
+            // The coins' rows follow every other block.
+            if rig.core.tip().height().get() % 2 == 0 {
+                let now = rig.now();
+                match rig.core.tick(now) {
+                    Ok(()) => {}
+                    Err(SubmitError::Fault(fault)) => return (rig, Some(fault)),
+                    Err(error) => panic!("a fault became a verdict: {error}"),
+                }
             }
         }
         (rig, None)
@@ -112,10 +122,12 @@ fn st1_power_cuts_leave_a_chain_that_was_there() {
     let (network, blocks, builders) = history();
     let end = builders[&blocks[blocks.len() - 1].hash()].clone();
     let verifier = testing::verifier(&network);
-    // Block by block: what was acknowledged is there.
-    for cut in 0..=blocks.len() {
+    // Block by block: what was acknowledged is there, however far the coins' rows are behind.
+    for (cut, settled) in (0..=blocks.len()).flat_map(|cut| (0..=cut).map(move |settled| (cut, settled))) {
         let mut rig = Rig::over(&network, MemoryStore::new(), verifier.clone()).unwrap();
-        submit_all(&mut rig, &blocks[..cut]);
+        submit_all(&mut rig, &blocks[..settled]);
+        rig.settle();
+        submit_all(&mut rig, &blocks[settled..cut]);
         let acknowledged = rig.core.tip().hash();
         for kept in [0, 1, u64::MAX] {
             let mut rig = Rig::over(&network, rig.store.crash(kept), verifier.clone()).unwrap();

@@ -1,13 +1,13 @@
 //! The chain over RocksDB: the same as over memory, and what happens when its files are damaged.
 
 use super::*;
-use crate::store::{Direction, Reader, RocksOptions, RocksStore, Store};
+use crate::store::{RocksOptions, RocksStore, Store};
 use crate::testing::{ChainBuilder, coins, funded_network};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 fn open(path: &Path, network: &Arc<Network>, verifier: &Verifier) -> Result<(RocksStore, ChainCore), ChainFault> {
-    let store = RocksStore::open(path, &RocksOptions { memory_bytes: 0 })?;
+    let store = RocksStore::open(path, &RocksOptions { memory_bytes: 0, ..RocksOptions::default() })?;
     let core = ChainCore::open(Arc::new(store.clone()), verifier.clone(), small(), later(network))?;
     Ok((store, core))
 }
@@ -23,22 +23,9 @@ fn grow(builder: &mut ChainBuilder, number: usize) -> Block {
 /// Everything that the store tells is the builder's, or an error; whether nothing was an error.
 fn tells_the_truth(store: &RocksStore, builder: &ChainBuilder) -> bool {
     let mut whole = true;
-    let mut coins = BTreeMap::new();
-    for row in store.iterate(Column::Coins, &[], Direction::Forward) {
-        let coin = row.and_then(|(key, value)| {
-            let outpoint = schema::coin_outpoint(&key)?;
-            Ok((outpoint, schema::coin(&outpoint, &value)?))
-        });
-        match coin {
-            Ok((outpoint, coin)) => {
-                assert_eq!(builder.coins.get(&outpoint), Some(&coin));
-                coins.insert(outpoint, coin);
-            }
-            Err(_) => whole = false,
-        }
-    }
-    if whole {
-        assert_eq!(coins, builder.coins);
+    match stored_coins(store) {
+        Ok((coins, _)) => assert_eq!(coins, builder.coins),
+        Err(_) => whole = false,
     }
     for (block, delta) in builder.blocks.iter().zip(&builder.deltas) {
         match schema::block(store, &block.hash()) {

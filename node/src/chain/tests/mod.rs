@@ -1,5 +1,6 @@
 //! Tests of the chain: over the memory store, without threads, against the naive ledger of `testing.rs`.
 
+mod adopt;
 mod audit;
 mod blocks;
 mod crash;
@@ -7,18 +8,24 @@ mod crash;
 mod disk;
 mod headers;
 mod import;
+mod lost;
 mod model;
+mod prune;
+mod recent;
+mod recheck;
 mod sides;
 mod threads;
 mod tree;
 
 use super::*;
 use crate::store::schema;
-use crate::store::{Column, MemoryStore};
+use crate::store::{Column, Direction, MemoryStore, Reader};
 use crate::testing::{self, ChainBuilder};
 use setara_core::amount::Amount;
 use setara_core::block::Block;
 use setara_core::codec;
+use setara_core::height::Height;
+use setara_core::lattice::Lattice;
 use setara_core::network::Network;
 use setara_core::transaction::{Coin, OutPoint};
 use std::collections::BTreeMap;
@@ -77,6 +84,12 @@ impl Rig {
         self.core.submit(block.clone(), Origin::Wanted, now)
     }
 
+    /// Stores the coins' rows as well.
+    pub fn settle(&mut self) {
+        self.core.settle().unwrap();
+        assert_eq!(schema::coins_tip(&self.store).unwrap().as_ref(), Some(self.core.tip()));
+    }
+
     /// Runs the audit that is due.
     pub fn audit(&mut self) -> Result<(), SubmitError> {
         let task = self.core.take_audit().expect("an audit is due");
@@ -95,14 +108,7 @@ impl Rig {
 /// Coins, heights, tip, lattice, and undo of the active chain equal a replay from genesis; supply = sum of coins.
 pub(super) fn assert_stored(store: &MemoryStore, builder: &ChainBuilder) {
     assert_eq!(schema::tip(store).unwrap(), Some(builder.state));
-    let coins: BTreeMap<OutPoint, Coin> = store
-        .rows(Column::Coins)
-        .into_iter()
-        .map(|(key, value)| {
-            let outpoint = schema::coin_outpoint(&key).unwrap();
-            (outpoint, schema::coin(&outpoint, &value).unwrap())
-        })
-        .collect();
+    let (coins, lattice) = stored_coins(store).unwrap();
     assert!(coins == builder.coins, "the stored coins are those of a replay");
     let sum = Amount::checked_sum(coins.values().map(|coin| coin.output.amount)).unwrap();
     assert_eq!(sum, builder.state.supply);
@@ -115,7 +121,41 @@ pub(super) fn assert_stored(store: &MemoryStore, builder: &ChainBuilder) {
     for delta in &builder.deltas {
         assert_eq!(schema::undo(store, &delta.header().hash).unwrap().as_ref(), Some(delta));
     }
-    assert!(schema::lattice(store).unwrap() == builder.lattice, "the stored lattice is that of a replay");
+    assert!(lattice == builder.lattice, "the stored lattice is that of a replay");
+}
+
+/// The coins and the lattice after the tip, as the rows and the deltas above them say: naively, one by one.
+pub(super) fn stored_coins(store: &dyn Reader) -> Result<(BTreeMap<OutPoint, Coin>, Lattice), StoreError> {
+    let missing = || StoreError::corrupt("a row is missing");
+    let mut coins = BTreeMap::new();
+    for row in store.iterate(Column::Coins, &[], Direction::Forward) {
+        let (key, value) = row?;
+        let outpoint = schema::coin_outpoint(&key)?;
+        coins.insert(outpoint, schema::coin(&outpoint, &value)?);
+    }
+    let mut lattice = schema::lattice(store)?;
+    let tip = schema::tip(store)?.ok_or_else(missing)?;
+    let mut at = schema::coins_tip(store)?.ok_or_else(missing)?;
+    assert_eq!(lattice.root(), at.coins_root);
+    while schema::hash_at(store, at.height())? != Some(at.hash()) {
+        let delta = schema::undo(store, &at.hash())?.ok_or_else(missing)?;
+        for (outpoint, coin) in delta.created() {
+            assert_eq!(coins.remove(outpoint), Some(*coin));
+        }
+        coins.extend(delta.spent().iter().copied());
+        lattice.apply(&delta.lattice_changes().negate()).unwrap();
+        at = *delta.parent();
+    }
+    for height in at.height().get() + 1..=tip.height().get() {
+        let hash = schema::hash_at(store, Height::new(height))?.ok_or_else(missing)?;
+        let delta = schema::undo(store, &hash)?.ok_or_else(missing)?;
+        for (outpoint, coin) in delta.spent() {
+            assert_eq!(coins.remove(outpoint), Some(*coin));
+        }
+        coins.extend(delta.created().iter().copied());
+        lattice.apply(&delta.lattice_changes()).unwrap();
+    }
+    Ok((coins, lattice))
 }
 
 /// One block after another.

@@ -106,7 +106,7 @@ fn run(seed: u64, options: &ChainOptions, warm: bool) -> (MemoryStore, ChainBuil
         };
         let mut ledger = from;
         ledger.extra = vec![step];
-        match rng.random_range(0..20) {
+        match rng.random_range(0..22) {
             0..=11 => {
                 let transactions = random_transactions(&mut rng, &ledger);
                 if warm {
@@ -139,6 +139,7 @@ fn run(seed: u64, options: &ChainOptions, warm: bool) -> (MemoryStore, ChainBuil
                 let store = if rng.random() { store.crash(rng.random_range(0..3)) } else { store };
                 rig = Rig::with(&network, store, verifier.clone(), options.clone()).unwrap();
             }
+            20 => rig.core.settle().unwrap(),
             17 | 18 if ledger.height() > 0 => {
                 let hash = ledger.blocks[rng.random_range(1..ledger.blocks.len())].hash();
                 let now = rig.now();
@@ -175,6 +176,8 @@ fn run(seed: u64, options: &ChainOptions, warm: bool) -> (MemoryStore, ChainBuil
         assert_eq!(rig.core.fault(), None, "seed {seed}, step {step}");
     }
     let best = model.best().clone();
+    rig.assert_is(&best);
+    rig.settle();
     rig.assert_is(&best);
     (rig.store, best)
 }

@@ -23,6 +23,7 @@ fn st10_connect_then_revert_restores_the_stored_bytes() {
     let mut builder = ChainBuilder::new(&network);
     let mut rig = Rig::new(&network);
     submit_all(&mut rig, &builder.mine_empty(3));
+    rig.settle();
     let before = (rows_of(&rig.store), builder.clone());
     for _ in 0..4 {
         let spends: Vec<_> = builder.spendable().into_iter().take(4).collect();
@@ -35,12 +36,14 @@ fn st10_connect_then_revert_restores_the_stored_bytes() {
     let first = builder.blocks[4].hash();
     let now = rig.now();
     rig.core.invalidate(&first, now).unwrap();
+    rig.settle();
     assert_eq!(rows_of(&rig.store), before.0);
     rig.assert_is(&before.1);
     rig.core.reconsider(&first, now).unwrap();
     rig.assert_is(&builder);
     let mut rig = rig.reopen();
     rig.core.invalidate(&first, now).unwrap();
+    rig.settle();
     assert_eq!(rows_of(&rig.store), before.0);
     assert_eq!(rig.submit(&builder.blocks[4].clone()), Err(SubmitError::DuplicateInvalid));
     // The wish survives a restart.

@@ -1,7 +1,7 @@
 //! What each event means to which part of the brain.
 
 use super::blocks::Ask;
-use super::greeting::{self, Introduction};
+use super::greeting::{self, Introduction, serves};
 use super::interface::{Action, Actions, Desk, Ending, Link, PeerId, TransactionVerdict};
 use super::peer::Peer;
 use super::penalty::{Offence, Penalty};
@@ -51,7 +51,7 @@ impl Parts {
             agent: &self.options.agent,
             network: desk.chain.network(),
             link,
-            serves: (0, desk.chain.view().tip.height().get()),
+            serves: serves(desk),
             nonce: peer.nonce,
             listen_port: self.options.listen_port,
             time: desk.now.unix_seconds,
@@ -255,6 +255,7 @@ impl Parts {
                 self.relay.on_not_found(desk, id, &references);
                 self.blocks.on_not_found(desk, id, &references);
                 self.download.on_not_found(desk, id, &blocks);
+                self.history.on_not_found(desk, id, &blocks);
             }
             Message::FeeFilter(rate) => self.relay.on_fee_filter(id, rate),
             Message::SendCompact(wanted) => self.blocks.on_send_compact(id, wanted),
@@ -290,7 +291,8 @@ impl Parts {
         // Asked for by the one or the other part, or by both: each knows what it asked of whom.
         let by_download = self.download.on_block(desk, id, bytes.clone());
         let by_relay = self.blocks.on_block(desk, id, bytes);
-        if !by_download && !by_relay {
+        let by_history = self.history.on_block(desk, id, bytes);
+        if !by_download && !by_relay && !by_history {
             desk.blame(id, Offence::UnwantedBlock);
         }
     }
@@ -392,6 +394,7 @@ impl Parts {
         }
         self.sync.peer_gone(desk, id);
         self.download.peer_gone(desk, id);
+        self.history.peer_gone(desk, id);
         self.blocks.peer_gone(desk, id);
         self.relay.peer_gone(id);
     }
@@ -434,6 +437,7 @@ impl Parts {
         self.revise(desk);
         self.sync.tick(desk);
         self.download.tick(desk);
+        self.tick_history(desk);
         self.blocks.tick(desk);
         self.relay.tick(desk);
         self.tick_addresses(desk);
@@ -446,6 +450,14 @@ impl Parts {
             self.bans.expire(desk.now.unix_seconds);
             desk.actions.push(Action::Save);
         }
+    }
+
+    fn tick_history(&mut self, desk: &mut Desk<'_>) {
+        let serves =
+            |peer: &&Peer| peer.is_ready() && peer.link.relays_blocks() && peer.services() & services::BLOCKS != 0;
+        let ready = self.peers.values().filter(serves).map(|peer| (peer.id, peer.serves(), self.sync.shown(peer.id)));
+        let ready = ready.collect();
+        self.history.tick(desk, ready, self.caught_up);
     }
 
     /// A line for whoever waits for the node to catch up.

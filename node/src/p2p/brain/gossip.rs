@@ -1,6 +1,7 @@
 //! Addresses between peers, bans, and outgoing connections: what the parts for them are asked, and when.
 
 use super::bans::Subnet;
+use super::greeting::serves;
 use super::interface::{Action, Desk, Ending, Link, PeerId};
 use super::outbound::Connection;
 use super::peer::Peer;
@@ -170,7 +171,7 @@ impl Parts {
     fn own_records(&self, desk: &Desk<'_>) -> Vec<AddressRecord> {
         let time = u32::try_from(desk.now.unix_seconds).unwrap_or(u32::MAX);
         let services = services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS;
-        let serves = (0, desk.chain.view().tip.height().get());
+        let serves = serves(desk);
         let record = |address| AddressRecord { address, services, serves, time };
         self.own_addresses().into_iter().map(record).collect()
     }
@@ -202,6 +203,7 @@ impl Parts {
         let missing = desk.chain.headers().missing_bodies(&best, 1, 1).pop();
         let missing = missing
             .filter(|missing| !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing));
+        let missing = missing.or_else(|| self.history.nobody_has(desk));
         let Some(missing) = missing else {
             self.next_find = None;
             return;

@@ -1,6 +1,6 @@
 //! `Hello`: what is said of oneself, and what is checked of what the other says.
 
-use super::interface::{Ending, Link};
+use super::interface::{Desk, Ending, Link};
 use crate::p2p::limits::PROTOCOL_VERSION;
 use crate::p2p::message::{Hello, services};
 use setara_core::network::Network;
@@ -13,6 +13,13 @@ pub const CLOCK_PEERS_MAX: usize = 50;
 /// The fork id over the upgrades passed, as EIP-2124: there are none yet, so it is that of genesis alone.
 pub fn fork_id(network: &Network) -> ([u8; 4], u32) {
     (crc32fast::hash(network.genesis_hash().as_bytes()).to_le_bytes(), 0)
+}
+
+/// Heights of which bodies can be had here: all up to the tip, but for what was pruned.
+pub fn serves(desk: &Desk<'_>) -> (u32, u32) {
+    let view = desk.chain.view();
+    let tip = view.tip.height().get();
+    (view.bodies_from().get().min(tip), tip)
 }
 
 /// What this node says of itself.

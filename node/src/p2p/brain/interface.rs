@@ -130,6 +130,15 @@ pub enum Event {
         /// The verdict.
         result: Result<Accepted, SubmitError>,
     },
+    /// The chain that verifies a snapshot's history judged a block.
+    HistoryTaken {
+        /// Who sent it.
+        peer: PeerId,
+        /// The block.
+        hash: BlockHash,
+        /// The verdict.
+        result: Result<Accepted, SubmitError>,
+    },
     /// The mempool judged transactions.
     TransactionsTaken(Vec<TransactionVerdict>),
     /// The chain has a new view.
@@ -213,6 +222,15 @@ pub enum Action {
         bytes: Arc<[u8]>,
         /// Whether it was asked for.
         wanted: bool,
+    },
+    /// Give a block to the chain that verifies a snapshot's history; `HistoryTaken` answers.
+    SubmitHistory {
+        /// Who sent it.
+        peer: PeerId,
+        /// The block.
+        hash: BlockHash,
+        /// Its encoding.
+        bytes: Arc<[u8]>,
     },
     /// Give transactions to the mempool; `TransactionsTaken` answers.
     SubmitTransactions(PeerId, Vec<Transaction>),

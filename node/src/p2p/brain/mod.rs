@@ -23,6 +23,7 @@ mod events;
 pub mod eviction;
 mod gossip;
 pub mod greeting;
+pub mod history;
 pub mod interface;
 pub mod orphans;
 pub mod outbound;
@@ -45,6 +46,7 @@ use addresses::{AddressPeer, Addresses};
 use bans::Bans;
 use blocks::BlockRelay;
 use download::Download;
+use history::HistoryDownload;
 use interface::{Actions, Desk, Event, PeerId};
 use outbound::{Added, Outbound, OutboundConfig};
 use peer::Peer;
@@ -176,6 +178,8 @@ pub struct Parts {
     pub sync: HeaderSync,
     /// Bodies.
     pub download: Download,
+    /// Bodies behind a snapshot.
+    pub history: HistoryDownload,
     /// Transactions.
     pub relay: TransactionRelay,
     /// New blocks.
@@ -240,6 +244,7 @@ impl Parts {
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
             download: Download::new(),
+            history: HistoryDownload::default(),
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(options.upload_target),
             private: PrivateBroadcast::default(),
@@ -282,6 +287,7 @@ impl Parts {
             Event::Served { peer } => self.blocks.sent(desk, peer),
             Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, &result),
             Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, &result),
+            Event::HistoryTaken { peer, hash, result } => self.history.on_block_taken(desk, peer, hash, &result),
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => {

@@ -134,6 +134,7 @@ pub const fn of_block(error: &SubmitError, source: BlockSource) -> Option<Offenc
         SubmitError::MissingParent(_)
         | SubmitError::Early(_)
         | SubmitError::SetAside(_)
+        | SubmitError::Pruned(_)
         | SubmitError::Fault(_)
         | SubmitError::Stopping => None,
     }
@@ -152,6 +153,7 @@ pub const fn of_headers(error: &SubmitError) -> Option<Offence> {
         | SubmitError::MissingParent(_)
         | SubmitError::Early(_)
         | SubmitError::SetAside(_)
+        | SubmitError::Pruned(_)
         | SubmitError::Fault(_)
         | SubmitError::Stopping => None,
     }

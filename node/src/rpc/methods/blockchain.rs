@@ -1,15 +1,17 @@
 //! Blocks and headers.
 
 use super::{found_header, store_failed, submit_failed};
-use crate::chain::{StoredHeader, TipStatus, View};
+use crate::chain::{KEEP_BODIES, StoredHeader, TipStatus, View};
+use crate::prune::PruneError;
 use crate::rpc::args::Args;
 use crate::rpc::context::RpcContext;
 use crate::rpc::convert::{self, Place};
 use crate::rpc::dispatch::answer;
 use crate::rpc::envelope::Outcome;
 use crate::rpc::error::RpcError;
+use crate::store::schema::{SnapshotStage, flags};
 use serde_json::{Map, Value, json};
-use setara_api::types::{BlockchainInfo, NetworkInfo};
+use setara_api::types::{BlockchainInfo, NetworkInfo, SnapshotInfo};
 use setara_core::block::Block;
 use setara_core::codec::{decode, encode};
 use setara_core::hash::BlockHash;
@@ -18,6 +20,10 @@ use setara_core::transaction::{OutPoint, TransactionIds};
 
 /// Headers known ahead of the tip that make a node one that is catching up: a day of the public network's blocks.
 const CATCHING_UP_BLOCKS: u32 = 1_440;
+/// `pruneblockchain` takes numbers above this for Unix seconds (Bitcoin Core's number).
+const TIMESTAMPS_FROM: i64 = 1_000_000_000;
+/// So far may a block's time be from the moment it was made (Bitcoin Core's number).
+const TIMESTAMP_MARGIN_SECONDS: i64 = 7_200;
 
 pub(super) fn getblockcount(context: &RpcContext, _: &Args) -> Outcome {
     answer(&context.chain.view().tip.height())
@@ -46,6 +52,7 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
     let headers = context.chain.headers().best().point().height.max(blocks);
     let behind = headers.blocks_since(blocks).unwrap_or(0);
     let bits = tip.header.bits;
+    let limits = context.pruner.as_ref().map(|pruner| *pruner.limits());
     answer(&BlockchainInfo {
         chain: context.network.chain_name().to_owned(),
         blocks,
@@ -60,7 +67,20 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
         initialblockdownload: context.chain.progress().loading || behind > CATCHING_UP_BLOCKS,
         chainwork: tip.work.to_string(),
         size_on_disk: (context.disk_bytes)(),
-        pruned: false,
+        pruned: context.pruner.is_some(),
+        pruneheight: context.pruner.as_ref().map(|_| view.bodies_from()),
+        automatic_pruning: limits.map(|limits| limits.is_automatic()),
+        prune_target_size: limits.and_then(|limits| limits.target()),
+        snapshot: view.snapshot().map(|row| SnapshotInfo {
+            base_height: row.base,
+            base_hash: row.hash,
+            validated: row.stage == SnapshotStage::Verified,
+            verified_blocks: match (row.stage, context.chain.history()) {
+                (SnapshotStage::Verified, _) => row.base,
+                (_, Some(history)) => history.progress().height,
+                (_, None) => Height::GENESIS,
+            },
+        }),
         network: NetworkInfo {
             name: context.network.name.clone(),
             genesis_hash: context.network.genesis_hash(),
@@ -103,7 +123,14 @@ pub(super) fn getblockheader(context: &RpcContext, args: &Args) -> Outcome {
 
 /// A block's body, or the error that says that it is not here.
 pub(super) fn found_body(view: &View, hash: &BlockHash) -> Result<Vec<u8>, RpcError> {
-    view.body(hash).map_err(store_failed)?.ok_or_else(|| RpcError::misc("Block not available (not fully downloaded)"))
+    if let Some(body) = view.body(hash).map_err(store_failed)? {
+        return Ok(body);
+    }
+    let row = found_header(view, hash)?;
+    // Rows below a snapshot's base do not say it.
+    let pruned = row.flags & flags::PRUNED != 0 || row.height < view.bodies_from();
+    let why = if pruned { "pruned data" } else { "not fully downloaded" };
+    Err(RpcError::misc(format!("Block not available ({why})")))
 }
 
 pub(super) fn found_block(view: &View, hash: &BlockHash) -> Result<Block, RpcError> {
@@ -135,6 +162,48 @@ pub(super) fn getblock(context: &RpcContext, args: &Args) -> Outcome {
     };
     fields.insert("tx".into(), transactions);
     answer(&fields)
+}
+
+pub(super) fn pruneblockchain(context: &RpcContext, args: &Args) -> Outcome {
+    let pruner = context.pruner.as_ref();
+    let pruner = pruner.ok_or_else(|| RpcError::misc("Cannot prune blocks because node is not in prune mode."))?;
+    let view = context.chain.view();
+    let tip = view.tip.height().get();
+    let asked = args.integer("height", 0)?;
+    if asked < 0 {
+        return Err(RpcError::parameter("Negative block height."));
+    }
+    let height = if asked > TIMESTAMPS_FROM {
+        let time = u32::try_from(asked.saturating_sub(TIMESTAMP_MARGIN_SECONDS)).unwrap_or(u32::MAX);
+        let none = || RpcError::parameter("Could not find block with at least the specified timestamp.");
+        first_not_before(context, &view, time).ok_or_else(none)?
+    } else {
+        u32::try_from(asked).unwrap_or(u32::MAX)
+    };
+    if tip <= KEEP_BODIES {
+        return Err(RpcError::misc("Blockchain is too short for pruning."));
+    }
+    if height > tip {
+        return Err(RpcError::parameter("Blockchain is shorter than the attempted prune height."));
+    }
+    // What it reads would be held on to.
+    drop(view);
+    pruner.prune_through(Height::new(height)).map_err(|error| match error {
+        PruneError::Chain(error) => submit_failed(error),
+        PruneError::Store(error) => store_failed(error),
+    })?;
+    let from = context.chain.view().bodies_from().get();
+    answer(&(i64::from(from) - 1))
+}
+
+/// Height of the first block of the active chain whose time, or that of one below it, is not before `time`.
+fn first_not_before(context: &RpcContext, view: &View, time: u32) -> Option<u32> {
+    let tip = view.tip.hash();
+    let headers = context.chain.headers();
+    let heights = 0..=view.tip.height().get();
+    heights
+        .into_iter()
+        .find(|height| headers.ancestor(&tip, Height::new(*height)).is_some_and(|known| known.header.time >= time))
 }
 
 fn transactions(

@@ -222,7 +222,7 @@ fn verdict(error: SubmitError) -> Outcome {
         SubmitError::DuplicateInvalid => answer(&"duplicate-invalid"),
         SubmitError::InvalidParent(_) => answer(&"bad-prevblk"),
         SubmitError::MissingParent(_) => answer(&"prev-blk-not-found"),
-        SubmitError::SetAside(_) => answer(&"inconclusive"),
+        SubmitError::SetAside(_) | SubmitError::Pruned(_) => answer(&"inconclusive"),
         SubmitError::Undecodable(_) => answer(&UNDECODABLE),
         error @ (SubmitError::Fault(_) | SubmitError::Stopping) => Err(submit_failed(error)),
     }

@@ -10,6 +10,7 @@ mod generating;
 mod mempool;
 mod mining;
 mod network;
+mod snapshots;
 mod transactions;
 mod util;
 
@@ -40,6 +41,9 @@ pub fn handler(name: &str) -> Option<Handler> {
         "getdifficulty" => Work(blockchain::getdifficulty),
         "getblockheader" => Work(blockchain::getblockheader),
         "getblock" => Work(blockchain::getblock),
+        "dumptxoutset" => Work(snapshots::dumptxoutset),
+        "loadtxoutset" => Work(snapshots::loadtxoutset),
+        "pruneblockchain" => Work(blockchain::pruneblockchain),
         "getchaintips" => Work(blockchain::getchaintips),
         "getdeploymentinfo" => Work(blockchain::getdeploymentinfo),
         "invalidateblock" => Work(blockchain::invalidateblock),
@@ -96,6 +100,7 @@ pub fn handler(name: &str) -> Option<Handler> {
         "getaddressutxos" => Work(addresses::getaddressutxos),
         "getaddresstxids" => Work(addresses::getaddresstxids),
         "getaddressmempool" => Work(addresses::getaddressmempool),
+        "backupnode" => Work(util::backupnode),
         "getindexinfo" => Work(addresses::getindexinfo),
         "validateaddress" => Work(util::validateaddress),
         _ => return None,

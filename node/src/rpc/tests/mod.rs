@@ -5,6 +5,7 @@ mod compat;
 mod fuzz;
 mod methods;
 mod mining;
+mod prune;
 mod storm;
 
 use super::context::RpcContext;
@@ -16,6 +17,7 @@ use crate::config::RpcConfig;
 use crate::index::Indexes;
 use crate::mempool::{Mempool, Options};
 use crate::mining::Templates;
+use crate::prune::{PruneLimits, PruneMode, Pruner};
 use crate::store::{MemoryStore, Store};
 use crate::testing;
 use base64::Engine;
@@ -54,12 +56,13 @@ pub struct Setup {
     pub rpc: RpcConfig,
     pub mining_address: Option<Address>,
     pub index: bool,
+    pub prune: Option<PruneMode>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let mining_address = Some(testing::address(0));
-        Self { network: testing::quick_network(), rpc: RpcConfig::loopback(), mining_address, index: true }
+        Self { network: testing::quick_network(), rpc: RpcConfig::loopback(), mining_address, index: true, prune: None }
     }
 }
 
@@ -74,7 +77,7 @@ impl TestNode {
     /// Still loading: it answers -28.
     pub fn loading(setup: Setup) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-        let Setup { network, rpc, mining_address, index } = setup;
+        let Setup { network, rpc, mining_address, index, prune } = setup;
         let system: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let mock = Arc::new(OffsetClock::new(system));
         let clock: Arc<dyn Clock> = mock.clone();
@@ -92,7 +95,11 @@ impl TestNode {
         let options = crate::chain::ChainOptions { coin_cache_bytes: 1 << 20, ..Default::default() };
         let chain = ChainHandle::start(store.clone(), verifier, options, clock.clone()).unwrap();
         let mempool = Arc::new(Mempool::new(network.clone(), clock.clone(), chain.clone(), known, Options::default()));
-        let indexes = index.then(|| Arc::new(Indexes::start(store, chain.clone()).unwrap()));
+        let indexes = index.then(|| Arc::new(Indexes::start(store.clone(), chain.clone()).unwrap()));
+        let pruner = prune.map(|mode| {
+            let limits = PruneLimits { mode: Some(mode), disk: None };
+            Arc::new(Pruner::new(limits, chain.clone(), store, indexes.clone(), Box::new(|| 0)))
+        });
         let templates = Arc::new(Templates::new(network.clone(), chain.clone(), mempool.clone(), clock.clone()));
         let context = RpcContext {
             network: network.clone(),
@@ -100,6 +107,7 @@ impl TestNode {
             mock_clock: Some(mock),
             chain: chain.clone(),
             indexes,
+            pruner,
             mempool: mempool.clone(),
             mempool_loaded: Arc::new(AtomicBool::new(true)),
             templates,
@@ -107,8 +115,10 @@ impl TestNode {
             mining_address,
             peers: None,
             private_broadcast: false,
+            folder: directory.path().to_owned(),
             disk_bytes: Box::new(|| 0),
             notices: Vec::new(),
+            backup: Box::new(|_| Err("in memory only".to_owned())),
             shutdown: shutdown.clone(),
         };
         let address = server.local_addr();

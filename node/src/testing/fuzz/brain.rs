@@ -263,6 +263,7 @@ impl Run {
                     let result = told.recv().expect("an inline chain answers at once");
                     self.following.push_back(Event::BlockTaken { peer, hash, result });
                 }
+                Action::SubmitHistory { .. } => panic!("there is no snapshot"),
                 Action::SubmitTransactions(peer, transactions) => {
                     let verdicts = self.mempool.submit_many(transactions.clone());
                     self.judged(peer, transactions, verdicts.into_iter().map(|verdict| verdict.map(|_| ())).collect());
