@@ -5,7 +5,7 @@ use setara_node::testing::fuzz::{TARGETS, target};
 use std::path::{Path, PathBuf};
 
 /// Bytes of the corpora together: they are in every clone.
-const CORPUS_BYTES_MAX: u64 = 300 << 10;
+const CORPUS_BYTES_MAX: u64 = 1_500 << 10;
 
 fn folder(of: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz").join(of)

@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// In a namespace every port is free.
 pub const P2P_PORT: u16 = 19_740;
@@ -116,13 +116,14 @@ impl Lab {
         let setup = setup.under(["ip", "netns", "exec", &self.of(place)]);
         let process = setup.spawn();
         assert!(process.wait_for_log("listening for peers"), "{}", process.log());
+        let since = Instant::now();
         let mut call: Vec<OsString> = ["ip", "netns", "exec", &self.of(place)].map(OsString::from).to_vec();
         call.push(binary("setara-node").into());
         call.push("call".into());
         call.extend(identity.iter().map(OsString::from));
         call.push("--data-dir".into());
         call.push(setup.data_dir().into());
-        let node = LabNode { process, call };
+        let node = LabNode { process, since, call };
         wait_until("a node that answers", || node.try_call(&["getblockcount"]).ok());
         node
     }
@@ -150,6 +151,8 @@ impl Drop for Daemon {
 pub struct LabNode {
     /// The process.
     pub process: NodeProcess,
+    /// When it began to listen, and to dial.
+    pub since: Instant,
     call: Vec<OsString>,
 }
 

@@ -169,19 +169,18 @@ impl Star {
 
     /// How long a newcomer with these arguments takes to have the chain.
     fn sync_time(&self, name: &str, arguments: &[&str]) -> Duration {
-        let start = Instant::now();
-        let node = self.node("newcomer", name, arguments);
-        wait_for_height(&node, BLOCKS, start);
-        start.elapsed()
+        wait_for_height(&self.node("newcomer", name, arguments), BLOCKS)
     }
 }
 
-fn wait_for_height(node: &LabNode, height: u32, start: Instant) {
+/// How long after its start a node had so many blocks.
+fn wait_for_height(node: &LabNode, height: u32) -> Duration {
     let wanted = height.to_string();
     while node.call(&["waitforblockheight", &wanted, "5000"])["height"].as_u64() < Some(u64::from(height)) {
         let at = node.call(&["getblockcount"]);
-        assert!(start.elapsed() < PATIENCE, "at {at} after {PATIENCE:?}\n{}", node.process.log());
+        assert!(node.since.elapsed() < PATIENCE, "at {at} after {PATIENCE:?}\n{}", node.process.log());
     }
+    node.since.elapsed()
 }
 
 /// Four peers of a quarter of the line each are as good as one of all of it; a second newcomer that knows the first alone
@@ -194,30 +193,21 @@ fn narrow_many_peers_and_a_second_newcomer() {
     let connect: Vec<String> = (1..=4).flat_map(|number| ["--connect".to_owned(), peer_address(number)]).collect();
     let connect: Vec<&str> = connect.iter().map(String::as_str).collect();
     let before: Duration = star.peers.iter().flatten().map(LabNode::processor_time).sum();
-    let start = Instant::now();
     let first = star.node("newcomer", "first", &connect);
     let second = star.node("second", "second", &["--connect", &format!("10.77.101.2:{P2P_PORT}")]);
-    let began = Instant::now();
-    let (mut four, mut behind) = (None, None);
     wait_until("a first block of the second newcomer", || {
         (second.call(&["getblockcount"]).as_u64()? > 0).then_some(())
     });
     let at = first.call(&["getblockcount"]).as_u64().unwrap();
     assert!(at < u64::from(BLOCKS), "the first newcomer was done before the second began");
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            wait_for_height(&first, BLOCKS, start);
-            four = Some(start.elapsed());
-        });
-        scope.spawn(|| {
-            wait_for_height(&second, BLOCKS, began);
-            behind = Some(start.elapsed());
-        });
+    let (four, behind) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| wait_for_height(&first, BLOCKS));
+        let second = scope.spawn(|| wait_for_height(&second, BLOCKS));
+        (first.join().unwrap(), second.join().unwrap())
     });
-    let (four, behind) = (four.unwrap(), behind.unwrap());
     let peers: Duration = star.peers.iter().flatten().map(LabNode::processor_time).sum();
     let busy = peers - before + first.processor_time() + second.processor_time();
-    let there = behind.max(four) * std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    let there = first.since.elapsed() * std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
     println!("one {one:?}, four {four:?}, a second newcomer {behind:?}; processors busy {busy:?} of {there:?}");
     assert!(busy * 2 < there, "processors busy for {busy:?} of {there:?}: the links are not what is measured");
     assert!(four * 32 <= one * 10, "from one peer {one:?}, from four {four:?}");
