@@ -6,7 +6,8 @@
 //!
 //! The model is harsher than file systems are. Until a file is synced, each of its writes may be there or not, in any
 //! order, whole or torn; its length follows from those that are. Until a folder is synced, the names that were made,
-//! changed or removed in it may be so or not. Syncing a file says nothing of its name. What is durable stays.
+//! changed or removed in it may be so or not, but in their order, as every journal keeps it: RocksDB relies on that where
+//! it makes a new list of its files and then names it. Syncing a file says nothing of its name. What is durable stays.
 
 use crate::crash::Random;
 use std::collections::{BTreeMap, HashMap};
@@ -161,9 +162,9 @@ pub enum Cut {
     KeepBytes,
     /// The first so many of each, the last one torn.
     Prefix(u64),
-    /// The last so many of each: the rest is lost before them.
+    /// The last so many of the bytes: the rest is lost before them.
     Suffix(u64),
-    /// Any of them, torn or whole.
+    /// Any of the bytes, torn or whole.
     Random(u64),
 }
 
@@ -386,10 +387,12 @@ fn kept(count: usize, cut: Cut, random: &mut Random) -> Vec<usize> {
 }
 
 fn cut_names(entries: &mut BTreeMap<String, usize>, pending: &[Naming], cut: Cut, random: &mut Random) {
-    let cut = if cut == Cut::KeepNames { Cut::KeepAll } else { cut };
-    for number in kept(pending.len(), cut, random) {
-        pending[number].apply(entries);
-    }
+    let count = match cut {
+        Cut::KeepAll | Cut::KeepNames => pending.len(),
+        Cut::DropAll | Cut::KeepBytes => 0,
+        Cut::Prefix(_) | Cut::Suffix(_) | Cut::Random(_) => random.below(pending.len() as u64 + 1) as usize,
+    };
+    pending[..count].iter().for_each(|naming| naming.apply(entries));
 }
 
 fn cut_bytes(bytes: &mut Vec<u8>, pending: &[Change], cut: Cut, random: &mut Random) {

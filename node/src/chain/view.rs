@@ -110,6 +110,7 @@ pub struct View {
 }
 
 impl View {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a moment, all in one place")]
     pub(super) fn new(
         tip: ChainState,
         sequence: u64,
