@@ -216,6 +216,8 @@ fn record_life(directory: &Path) -> Recording {
 /// The start of a node on what a power cut has left, and its stop: a second cut may fall into it.
 fn record_recovery(directory: &Path, life: &Recording, image: Image, acknowledged: Vec<BlockHash>) -> Recording {
     let root = directory.join("root");
+    // A cut may have left nothing.
+    std::fs::create_dir(&root).unwrap();
     put(&image, &root);
     let recorder = Recorder::new(directory, &root);
     let setup = recorder.beneath(Setup::dev(root.join(NODE)).with(["--db-cache", "16"]));
