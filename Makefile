@@ -43,12 +43,16 @@ test: lint ## Lint, then all tests (about 30 min after the first build, which ta
 	scripts/stage "clients of other projects against the node (about 2 minutes)"
 	tests/compat/run $(BIN)
 
-test-long: build ## A thousand kills, thousands of damaged files, millions of damaged inputs (hours)
+test-long: build ## Thousands of kills, power cuts and damaged files, millions of damaged inputs (hours)
 	scripts/dependencies faults
 	scripts/stage "the long suites (hours; SETARA_CRASH_SEED=N for another sequence)"
 	SETARA_FUZZ_ROUNDS=1000000 cargo test --release --locked -p setara-core --test decoders
-	SETARA_KILLS=1000 SETARA_FLIPS=2000 cargo test --release --locked -p setara-tests \
-		--test crash --test crash_load --test damage --test faults --test startup -- --nocapture
+	SETARA_LOW_WORK_HEADERS=10000000 SETARA_PUSHES=1000000 SETARA_MACHINE_SEEDS=10000 \
+		cargo test --release --locked --workspace --lib -- low_work_is_not_stored a_soak_of_pushed sync_and_download
+	SETARA_KILLS=1000 SETARA_SYNC_KILLS=1000 SETARA_FLIPS=2000 SETARA_POWER_STATES=50000 SETARA_FAILED_SYNCS=200 \
+		SETARA_FAILED_WRITES=200 SETARA_STOPS=500 SETARA_INVALID_BLOCKS=1000000 \
+		cargo test --release --locked --workspace --test crash --test crash_load --test damage --test faults \
+		--test limits --test power --test rebuild --test startup -- --nocapture
 
 SEEDS ?= 1000
 sim: ## The network in virtual time under SEEDS seeds (default 1000: about ten minutes)

@@ -2,14 +2,14 @@
 //!
 //! Blocks of 1-input 2-output transactions, a distinct key per input, cold signature cache, coins in the cache, RocksDB
 //! on disk with the default sync settings, roots and `coins_root` checked. Then a block of known transactions, from its
-//! bytes to the visible tip. `cargo bench --bench connect [-- TRANSACTIONS] [connect] [indexed] [known]`.
+//! bytes to the visible tip. `cargo bench --bench connect [-- TRANSACTIONS] [connect] [indexed] [known] [verify]`.
 
 mod common;
 
 use common::{Fixture, Measure, PER_BLOCK, baseline, cpu_seconds};
 use setara_core::block::{Block, EncodedBlock};
 use setara_core::codec;
-use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
+use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier, recheck};
 use setara_node::clock::SystemClock;
 use setara_node::index::{IndexError, Indexes};
 use setara_node::store::{RocksOptions, RocksStore, Store};
@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(2);
 /// Blocks of known transactions.
 const KNOWN_BLOCKS: usize = 15;
 /// What may be chosen on the command line.
-const PARTS: [&str; 3] = ["connect", "indexed", "known"];
+const PARTS: [&str; 4] = ["connect", "indexed", "known", "verify"];
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -53,12 +53,16 @@ fn main() {
     if wanted("indexed") {
         report("connected and indexed:", connect(&fixture, timed, true, count));
     }
+    if wanted("verify") {
+        report("stored, verified anew:", verify(&fixture, timed, count));
+    }
     if wanted("known") {
         known(&fixture, blocks);
     }
 }
 
 struct Running {
+    store: Arc<dyn Store>,
     chain: ChainHandle,
     indexes: Option<Indexes>,
     _directory: tempfile::TempDir,
@@ -73,10 +77,10 @@ fn start(fixture: &Fixture, known: Arc<KnownSignatures>, index: bool) -> Running
     let verifier = Verifier::new(fixture.network.clone(), known, None);
     let clock = Arc::new(SystemClock::new());
     let chain = ChainHandle::start(store.clone(), verifier, ChainOptions::default(), clock).expect("starts");
-    let indexes = index.then(|| Indexes::start(store, chain.clone()).expect("starts"));
+    let indexes = index.then(|| Indexes::start(store.clone(), chain.clone()).expect("starts"));
     let setup: Vec<Vec<u8>> = fixture.setup.iter().map(codec::encode).collect();
     chain.submit_many(setup.into_iter()).result.expect("valid");
-    let running = Running { chain, indexes, _directory: directory };
+    let running = Running { store, chain, indexes, _directory: directory };
     running.wait();
     running
 }
@@ -103,6 +107,21 @@ fn connect(fixture: &Fixture, blocks: &[Block], index: bool, count: usize) -> (f
     let measured = measure.end(count);
     report.result.expect("valid");
     assert_eq!(running.chain.view().tip.hash(), blocks.last().expect("blocks").hash());
+    measured
+}
+
+/// The same blocks once they are stored: read, checked by every rule, and the coins counted.
+fn verify(fixture: &Fixture, blocks: &[Block], count: usize) -> (f64, f64) {
+    let running = start(fixture, Arc::new(KnownSignatures::default()), false);
+    let encoded: Vec<Vec<u8>> = blocks.iter().map(codec::encode).collect();
+    running.chain.submit_many(encoded.into_iter()).result.expect("valid");
+    running.chain.flush().expect("flushes");
+    let verifier = Verifier::new(fixture.network.clone(), Arc::new(KnownSignatures::default()), None);
+    let from = fixture.setup.len() as u32 + 1;
+    let measure = Measure::start();
+    let done = recheck(&*running.store, &verifier, Some(from), None, &mut |_, _| {}).expect("valid");
+    let measured = measure.end(count);
+    assert_eq!(done.transactions, count as u64);
     measured
 }
 

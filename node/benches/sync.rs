@@ -94,6 +94,7 @@ impl Node {
             onion: false,
         };
         let options = NetworkOptions {
+            handshakes_max: setara_node::p2p::shell::gate::HANDSHAKES_MAX,
             listen: connect.is_empty().then_some((Ipv4Addr::LOCALHOST, 0).into()),
             proxy: None,
             map_port: false,

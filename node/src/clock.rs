@@ -16,6 +16,9 @@ pub trait Clock: Send + Sync {
     /// Seconds since 1970 in UTC.
     fn unix_seconds(&self) -> u64;
 
+    /// Milliseconds since 1970 in UTC, for who reads them: rules and files know seconds only.
+    fn unix_millis(&self) -> u64;
+
     /// Time since some fixed moment; never goes back, whatever happens to the Unix time.
     fn monotonic(&self) -> Duration;
 }
@@ -40,8 +43,13 @@ impl Default for SystemClock {
 
 impl Clock for SystemClock {
     fn unix_seconds(&self) -> u64 {
+        self.unix_millis() / 1_000
+    }
+
+    fn unix_millis(&self) -> u64 {
         // A machine set before 1970 is at 0: every block is then from the future, and a log line says so.
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 
     fn monotonic(&self) -> Duration {
@@ -79,6 +87,11 @@ impl Clock for ManualClock {
         self.now.lock().0
     }
 
+    fn unix_millis(&self) -> u64 {
+        let now = self.now.lock();
+        now.0.saturating_mul(1_000).saturating_add(u64::from(now.1.subsec_millis()))
+    }
+
     fn monotonic(&self) -> Duration {
         self.now.lock().1
     }
@@ -108,6 +121,13 @@ impl Clock for OffsetClock {
         match self.mocked.load(Ordering::SeqCst) {
             0 => self.inner.unix_seconds(),
             mocked => mocked,
+        }
+    }
+
+    fn unix_millis(&self) -> u64 {
+        match self.mocked.load(Ordering::SeqCst) {
+            0 => self.inner.unix_millis(),
+            mocked => mocked.saturating_mul(1_000),
         }
     }
 
@@ -247,12 +267,16 @@ mod tests {
         manual.advance(Duration::from_millis(1_500));
         manual.advance(Duration::from_millis(500));
         assert_eq!((clock.unix_seconds(), clock.monotonic()), (102, Duration::from_secs(2)));
+        manual.advance(Duration::from_millis(345));
+        assert_eq!((clock.unix_millis(), clock.unix_seconds()), (102_345, 102));
+        manual.advance(Duration::from_millis(655));
         clock.mock(50);
         manual.advance(Duration::from_secs(1));
-        assert_eq!((clock.unix_seconds(), clock.monotonic()), (50, Duration::from_secs(3)));
+        assert_eq!((clock.unix_seconds(), clock.monotonic()), (50, Duration::from_secs(4)));
+        assert_eq!(clock.unix_millis(), 50_000);
         clock.mock(0);
-        assert_eq!(clock.unix_seconds(), 103);
+        assert_eq!(clock.unix_seconds(), 104);
         manual.set(7);
-        assert_eq!((clock.unix_seconds(), clock.monotonic()), (7, Duration::from_secs(3)));
+        assert_eq!((clock.unix_seconds(), clock.monotonic()), (7, Duration::from_secs(4)));
     }
 }

@@ -9,6 +9,7 @@ mod options;
 mod parse;
 mod show;
 mod storage;
+mod upkeep;
 
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
@@ -18,7 +19,7 @@ use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
 pub use options::{OPTIONS, OptionSpec, Shape};
-pub use parse::{HostName, IpRange, PeerName, RpcAuth, RpcWhitelist};
+pub use parse::{HostName, IpRange, PeerName, RpcAuth, RpcWhitelist, UserPassword};
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::network::Network;
@@ -29,12 +30,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+pub use upkeep::{Upkeep, VerifyRange};
 
 /// The file looked for in the data directory.
 const FILE_NAME: &str = "setara.toml";
-/// Bytes of a MiB, the unit of `--db-cache`.
+/// Bytes of a MiB, the unit of `--db-cache`, and of a MB, that of `--max-mempool`.
 const MIB: u64 = 1 << 20;
-/// Bytes of a MB, the unit of `--max-mempool`.
 const MB: u64 = 1_000_000;
 
 /// Everything a node is told.
@@ -141,30 +142,6 @@ impl RpcConfig {
     }
 }
 
-/// A name and a password; never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct UserPassword {
-    /// The user's name.
-    pub user: String,
-    /// The password.
-    pub password: String,
-}
-
-/// What a `Debug` line shows of a secret.
-const HIDDEN: &str = "(hidden)";
-
-impl std::fmt::Debug for UserPassword {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserPassword").field("user", &self.user).field("password", &HIDDEN).finish()
-    }
-}
-
-impl std::fmt::Debug for RpcAuth {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RpcAuth").field("user", &self.user).field("hash", &HIDDEN).finish()
-    }
-}
-
 /// Options of the mempool.
 #[derive(Debug, Clone)]
 pub struct MempoolConfig {
@@ -244,6 +221,8 @@ pub enum Request {
     Genesis(GenesisCommand),
     /// Print an invite to this node's network, perhaps at an address of the operator's choice.
     Invite(Box<Config>, Option<PeerName>),
+    /// Look after the data directory.
+    Upkeep(Box<Config>, Upkeep),
 }
 
 /// Why there is nothing to do.
@@ -317,6 +296,7 @@ fn command() -> Command {
         .subcommand(invite)
         .subcommand(join)
         .subcommand(seeder)
+        .subcommands(upkeep::commands())
 }
 
 /// Reads a command line (program name first) and an environment.
@@ -354,6 +334,10 @@ pub fn request(
         Some(("seeder", matches)) => {
             layers.add_flags(matches);
             Ok(Request::Seeder(Box::new(resolve(&mut layers, environment)?)))
+        }
+        Some((name, matches)) if upkeep::NAMES.contains(&name) => {
+            layers.add_flags(matches);
+            Ok(Request::Upkeep(Box::new(resolve(&mut layers, environment)?), upkeep::read(name, matches)))
         }
         Some((_, matches)) => {
             layers.add_flags(matches);

@@ -91,6 +91,11 @@ impl DataDir {
             |error| DataDirError::File { path, error }
         };
         fs::DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&path).map_err(failed(&path))?;
+        // The network's folder in the data directory, and that in its own: a name that is not on the disk loses with it all
+        // that is stored below.
+        for folder in [data_dir, data_dir.parent().unwrap_or(data_dir)] {
+            sync_folder(folder).map_err(failed(folder))?;
+        }
         let lock_path = path.join(".lock");
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -173,6 +178,17 @@ pub fn check_space(path: &Path, bytes: u64) -> Result<(), DataDirError> {
         return Ok(());
     }
     Err(DataDirError::DiskFull { path: path.to_owned(), free: free >> 20, needed: bytes >> 20 })
+}
+
+/// Puts the names in a folder on stable storage. One that may not be read holds nothing that this process has made.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
+    // The parent of a relative path of one part is the empty path.
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    match File::open(folder) {
+        Ok(folder) => folder.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// Replaces a file so that after a crash it is the old one or the new one, whole, readable by its owner only.

@@ -152,7 +152,7 @@ fn identity(folder: &Path) -> Result<Option<[u8; 32]>, InviteError> {
 
 /// Fetches the genesis file that an invite means and writes it below the data directory; its path.
 pub fn fetch(invite: &Invite, data_dir: &Path, proxy: Option<SocketAddr>) -> Result<PathBuf, InviteError> {
-    let named = |reason: String| InviteError::Peer { peer: peer_text(&invite.peer), reason };
+    let named = |reason: String| InviteError::Peer { peer: invite.peer.to_string(), reason };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| named(error.to_string()))?;
     let bytes = runtime.block_on(ask(invite, proxy)).map_err(named)?;
@@ -174,10 +174,6 @@ pub fn fetch(invite: &Invite, data_dir: &Path, proxy: Option<SocketAddr>) -> Res
     }
     files::write(&path, network.to_json().as_bytes()).map_err(failed)?;
     Ok(path)
-}
-
-fn peer_text(peer: &PeerName) -> String {
-    peer.port.map_or_else(|| peer.host.clone(), |port| format!("{}:{port}", peer.host))
 }
 
 /// The file as the peer sends it.

@@ -1,8 +1,8 @@
 //! `setara-node`: reads what is asked for, does it, and turns errors into one line and an exit code.
 
 use setara_node::clock::SystemClock;
-use setara_node::config::{Request, RequestError, request};
-use setara_node::{call, genesis, invite, node, seeder};
+use setara_node::config::{Request, RequestError, Upkeep, request};
+use setara_node::{backup, call, genesis, invite, node, rebuild, seeder, verify};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -42,6 +42,15 @@ fn main() -> ExitCode {
             Ok(invite) => writeln!(io::stdout(), "{invite}").map_err(|error| Box::new(error) as _),
             Err(error) => Err(Box::new(error) as _),
         },
+        Ok(Request::Upkeep(config, upkeep)) => {
+            let out = &mut io::stdout();
+            match upkeep {
+                Upkeep::Backup(folder) => backup::run(&config, &folder, out).map_err(|error| Box::new(error) as _),
+                Upkeep::Rebuild { keep } => rebuild::run(&config, keep, out).map_err(|error| Box::new(error) as _),
+                Upkeep::Verify(range) => verify::run(&config, &range, out).map_err(|error| Box::new(error) as _),
+                Upkeep::Restore(folder) => backup::restore(&config, &folder, out).map_err(|error| Box::new(error) as _),
+            }
+        }
         Ok(Request::Genesis(command)) => {
             genesis::run(command, &SystemClock::new(), &mut io::stdout()).map_err(|error| Box::new(error) as _)
         }

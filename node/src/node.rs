@@ -22,18 +22,21 @@ use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verif
 use crate::clock::{Clock, OffsetClock, SystemClock};
 use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
+use crate::descriptors::{self, Descriptors, TooFew};
 use crate::index::{self, Indexes};
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
+use crate::p2p::shell::gate::HANDSHAKES_MAX;
 use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::prune::Pruner;
-use crate::rpc::{LogControl, RpcContext, RpcServer, StartError};
+use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
 use crate::snapshot::history::History;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
+use crate::swap::Places;
 use crate::witness::{self, Witness, WitnessFile};
-use crate::{p2p, signals, telemetry};
+use crate::{backup, p2p, signals, telemetry};
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use std::io;
@@ -43,6 +46,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::runtime::Runtime;
+
+mod tasks;
+
+use tasks::{keep_mempool, keep_witness};
 
 /// Where the history behind a snapshot is verified, beside the database.
 const HISTORY_FOLDER: &str = "history";
@@ -74,8 +81,8 @@ pub enum NodeError {
     Store(#[from] StoreError),
     /// There is no database where there was one.
     #[error(
-        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. Restore it from a \
-         backup; or, to start over, remove {}",
+        "{} is empty, but this node was at height {height} (block {hash}): the database was lost. `setara-node restore` \
+         brings back a backup; `setara-node rebuild`, or to remove {}, begins anew",
         database.display(), witness.display()
     )]
     DatabaseLost {
@@ -88,6 +95,9 @@ pub enum NodeError {
         /// The file that tells.
         witness: PathBuf,
     },
+    /// Too few files may be open.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// Blocks were deleted, and the options do not say that this is wanted.
     #[error(
         "{} is pruned: blocks below height {from} were deleted. Start with --prune (or --max-disk) as before; or, to keep \
@@ -129,6 +139,8 @@ fn system(what: &'static str) -> impl Fn(io::Error) -> NodeError {
 /// Runs a node until a signal, an RPC call or a fault stops it.
 pub fn run(config: Config) -> Result<(), NodeError> {
     let directory = DataDir::open(&config.data_dir, &config.network.name)?;
+    // Of a rebuild or restore that a crash ended.
+    Places::new(directory.path()).finish().map_err(system("putting a rebuilt database in its place"))?;
     directory.check_space_to_start()?;
     let clock = Clocks::new(&config);
     let log = config.log.file.then(|| directory.log());
@@ -139,6 +151,8 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
+    let descriptors = descriptors::prepare(&config)?;
+    let config = with_limits(config, &descriptors);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         network = config.network.name,
@@ -158,7 +172,7 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let endpoints = Endpoints { pid: std::process::id(), rpc: server.local_addr(), p2p: None };
     let result = directory.write_endpoints(&endpoints).map_err(NodeError::from).and_then(|()| {
         tracing::info!(address = %endpoints.rpc, "RPC listens");
-        serve(&config, &directory, &clock, &runtime, &server, endpoints, &stop)
+        serve(&config, &descriptors, &directory, &clock, &runtime, &server, endpoints, &stop)
     });
     // Parts that started are stopped by now, whether or not all of them did.
     runtime.block_on(server.stop());
@@ -169,6 +183,13 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         Err(error) => tracing::error!(%error, "stopped"),
     }
     result
+}
+
+/// No more connections than there are descriptors for.
+fn with_limits(mut config: Config, descriptors: &Descriptors) -> Config {
+    config.rpc.max_connections = descriptors.rpc;
+    config.peers.inbound_max = descriptors.inbound;
+    config
 }
 
 /// The clock that everything uses, and the parts of it that someone needs by itself.
@@ -189,8 +210,10 @@ impl Clocks {
 }
 
 /// From opening the database to closing it.
+#[expect(clippy::too_many_arguments, reason = "called once, by whoever made all of these")]
 fn serve(
     config: &Config,
+    descriptors: &Descriptors,
     directory: &DataDir,
     clock: &Clocks,
     runtime: &Runtime,
@@ -201,9 +224,11 @@ fn serve(
     server.loading("Opening the database…");
     // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
     let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let kept_bytes = config.prune.target();
-    let store: Arc<dyn Store> =
-        Arc::new(RocksStore::open(&directory.database(), &RocksOptions { memory_bytes: half, kept_bytes })?);
+    let rocks = RocksStore::open(
+        &directory.database(),
+        &RocksOptions { memory_bytes: half, open_files: descriptors.database, kept_bytes: config.prune.target() },
+    )?;
+    let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
     refuse_lost(&*store, config, directory, witness.as_ref())?;
@@ -228,7 +253,7 @@ fn serve(
         tracing::error!("{notice}");
     }
 
-    let parts = Parts::start(config, directory, clock, &store, &chain, known, runtime, stop);
+    let parts = Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known, runtime, stop);
     let result = parts.and_then(|parts| {
         let listening = parts.peers.listening();
         if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
@@ -239,7 +264,9 @@ fn serve(
             Some(address) => tracing::info!(%address, "listening for peers"),
             None => tracing::info!("not listening for peers"),
         }
-        server.ready(parts.context(config, directory, clock, &chain, notices, stop));
+        let mut context = parts.context(config, directory, clock, &chain, notices, stop);
+        context.backup = backup(config, rocks, chain.clone());
+        server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
         parts.stop(directory, stop);
@@ -254,6 +281,18 @@ fn serve(
     }
     file.write(&chain.view());
     result
+}
+
+/// Makes a backup of the running node.
+fn backup(config: &Config, store: RocksStore, chain: ChainHandle) -> Backup {
+    let config = config.clone();
+    Box::new(move |folder| {
+        let tip = chain.view().info();
+        let tip = Witness { height: tip.height, hash: tip.hash };
+        backup::create(&config, &store, tip, folder).map_err(|error| error.to_string())?;
+        tracing::info!(height = %tip.height, folder = %folder.display(), "made a backup");
+        Ok(tip)
+    })
 }
 
 /// An empty database where there was a chain is not begun anew in silence.
@@ -317,6 +356,7 @@ impl Parts {
     #[expect(clippy::too_many_arguments, reason = "the one place where everything meets")]
     fn start(
         config: &Config,
+        handshakes_max: usize,
         directory: &DataDir,
         clock: &Clocks,
         store: &Arc<dyn Store>,
@@ -339,7 +379,7 @@ impl Parts {
         let templates = Arc::new(templates);
         // First of all that runs: an address that is taken stops the start before anything has begun.
         let peers = Arc::new(PeerNetwork::start(
-            peer_options(config, directory),
+            NetworkOptions { handshakes_max, ..peer_options(config, directory) },
             chain.clone(),
             mempool.clone(),
             clock.used.clone(),
@@ -421,6 +461,7 @@ impl Parts {
             folder: directory.path().to_owned(),
             disk_bytes: Box::new(move || folder_bytes(&database)),
             notices,
+            backup: Box::new(|_| Err("the database is not open".to_owned())),
             shutdown: stop.requested.clone(),
         }
     }
@@ -473,7 +514,7 @@ fn history(
     let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
     let opened = folder.clone();
     let open = move || -> Result<(Arc<dyn Store>, ChainHandle), ChainFault> {
-        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64) };
+        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64), ..RocksOptions::default() };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&opened, &options)?);
         let options = ChainOptions {
             coin_cache_bytes: bytes,
@@ -504,7 +545,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         allow_private: peers.allow_private,
         inbound_max: peers.inbound_max,
         only: p2p::resolve_all(&peers.connect, port),
-        manual: p2p::resolve_all(&peers.add, port),
+        manual: p2p::resolve_added(&peers.add, port),
         external: p2p::resolve_all(&peers.external, port),
         bootstrap: p2p::resolve_all(&bootstrap, port),
         minimum_chain_work: peers.minimum_work,
@@ -512,6 +553,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         onion: peers.proxy.is_some(),
     };
     NetworkOptions {
+        handshakes_max: HANDSHAKES_MAX,
         listen: peers.listen,
         proxy: peers.proxy,
         map_port: peers.map_port,
@@ -520,44 +562,6 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         folder: directory.path().to_owned(),
         genesis: config.network.to_json().into_bytes().into(),
     }
-}
-
-/// The thread that reads the mempool's file back and then keeps the mempool at the tip.
-fn keep_mempool(
-    mempool: Arc<Mempool>,
-    file: PathBuf,
-    loaded: Arc<AtomicBool>,
-    stop: Stop,
-) -> io::Result<JoinHandle<()>> {
-    let stopping = move || stop.requested.is_cancelled();
-    std::thread::Builder::new().name("mempool".to_owned()).spawn(move || {
-        match mempool.load(&file, &stopping) {
-            Ok(found) => {
-                if found.accepted + found.refused + found.expired > 0 {
-                    let (accepted, refused, expired) = (found.accepted, found.refused, found.expired);
-                    tracing::info!(accepted, refused, expired, "read the mempool back");
-                }
-                loaded.store(found.left == 0, Ordering::SeqCst);
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the mempool starts empty");
-                loaded.store(true, Ordering::SeqCst);
-            }
-        }
-        mempool.follow(&stopping);
-    })
-}
-
-/// The thread that writes the tip down.
-fn keep_witness(
-    file: WitnessFile,
-    chain: ChainHandle,
-    clock: Arc<dyn Clock>,
-    stop: Stop,
-) -> io::Result<JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("witness".to_owned())
-        .spawn(move || file.follow(&chain, &*clock, &|| stop.requested.is_cancelled()))
 }
 
 /// Bytes of the files in a folder that has no folders in it.

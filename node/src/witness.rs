@@ -59,9 +59,14 @@ impl WitnessFile {
     /// Replaces it by the tip of `view`. Failing is no reason to stop: nothing depends on it.
     pub fn write(&self, view: &View) {
         let witness = Witness { height: view.tip.height(), hash: view.tip.hash() };
-        if let Err(error) = write_atomically(&self.0, text(&witness).as_bytes()) {
+        if let Err(error) = self.put(&witness) {
             tracing::warn!(%error, path = %self.0.display(), "the tip is not written down");
         }
+    }
+
+    /// Replaces it by this tip.
+    pub fn put(&self, witness: &Witness) -> io::Result<()> {
+        write_atomically(&self.0, text(witness).as_bytes())
     }
 
     /// Keeps it up to date until `stopping`.

@@ -4,6 +4,7 @@
 use crate::oracle::Ledger;
 use crate::process::{NodeProcess, Setup, wait_until};
 use crate::purse::Purse;
+use crate::replay::mark;
 use serde_json::{Value, json};
 use setara_api::client::ClientError;
 use setara_core::amount::Amount;
@@ -12,9 +13,14 @@ use setara_core::codec::{decode, encode};
 use setara_core::hash::BlockHash;
 use setara_core::network::Network;
 use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Write;
 
 /// Blocks that the first start makes, so that later ones have money to move: a few more than the maturity.
 const WARM_UP_BLOCKS: u32 = 8;
+
+/// Blocks that one call makes.
+const GENERATED_AT_ONCE: u64 = 20;
 
 /// A small generator of numbers (SplitMix64): the seed repeats the run.
 pub struct Random(u64);
@@ -61,11 +67,22 @@ pub struct World {
     /// Whether the node may answer that its disk has failed, as it does once before it ends.
     disk_fails: bool,
     operations: u64,
+    /// Where each acknowledgement is noted as it comes.
+    marks: Option<File>,
 }
 
 impl World {
     /// An empty directory and its first node, which has earned its first spendable coins.
     pub fn new(network: Network, setup: Setup, seed: u64) -> (Self, NodeProcess) {
+        Self::begin(network, setup, seed, None)
+    }
+
+    /// The same, each acknowledgement appended to a recorder's log as a mark: the block's hash.
+    pub fn marked(network: Network, setup: Setup, seed: u64, log: File) -> (Self, NodeProcess) {
+        Self::begin(network, setup, seed, Some(log))
+    }
+
+    fn begin(network: Network, setup: Setup, seed: u64, marks: Option<File>) -> (Self, NodeProcess) {
         let mut world = Self {
             purse: Purse::new(&network, 7),
             network,
@@ -76,6 +93,7 @@ impl World {
             invalidated: None,
             disk_fails: false,
             operations: 0,
+            marks,
         };
         let node = world.setup.start();
         let count = u64::from(world.network.maturity) + u64::from(WARM_UP_BLOCKS);
@@ -153,12 +171,29 @@ impl World {
 
     /// Plain blocks on top, so that what is below stays.
     pub fn generate(&mut self, node: &NodeProcess, count: u64) -> Result<(), Died> {
-        let hashes = self.call(node, "generatetoaddress", json!([count, self.address_text()]))?;
-        for hash in hashes.as_array().expect("a list of hashes") {
-            let hash = parse_hash(hash);
-            self.acknowledged.insert(hash);
+        let mut left = count;
+        while left > 0 {
+            // Few enough that a busy machine answers in time.
+            let part = left.min(GENERATED_AT_ONCE);
+            let hashes = self.call(node, "generatetoaddress", json!([part, self.address_text()]))?;
+            for hash in hashes.as_array().expect("a list of hashes") {
+                self.acknowledge(parse_hash(hash));
+            }
+            left -= part;
         }
         Ok(())
+    }
+
+    fn acknowledge(&mut self, hash: BlockHash) {
+        self.acknowledged.insert(hash);
+        if let Some(marks) = &mut self.marks {
+            marks.write_all(&mark(hash.as_bytes())).expect("a mark can be appended");
+        }
+    }
+
+    /// Every block seen so far.
+    pub const fn blocks(&self) -> &HashMap<BlockHash, Block> {
+        &self.blocks
     }
 
     /// A block of several kilobytes: as many payments as there are coins, up to a few dozen.
@@ -174,7 +209,7 @@ impl World {
         let block = ledger.mine(transactions, self.purse.address(), b"full");
         let answer = node.call("submitblock", json!([hex::encode(encode(&block))]));
         assert!(answer.is_null(), "submitblock answers {answer} to a valid block");
-        self.acknowledged.insert(block.hash());
+        self.acknowledge(block.hash());
         self.blocks.insert(block.hash(), block);
     }
 
@@ -209,7 +244,7 @@ impl World {
             let answer = self.call(node, "submitblock", json!([hex::encode(encode(&block))]))?;
             let kept = answer.is_null() || answer.as_str().is_some_and(|text| text.starts_with("inconclusive"));
             assert!(kept, "submitblock answers {answer} to a valid block");
-            self.acknowledged.insert(block.hash());
+            self.acknowledge(block.hash());
             self.blocks.insert(block.hash(), block);
         }
         Ok(())

@@ -2,7 +2,11 @@
 //! against. No rules of its own.
 
 pub mod crash;
+pub mod damage;
+pub mod lab;
 pub mod oracle;
 pub mod process;
 pub mod purse;
+pub mod recorder;
+pub mod replay;
 pub mod wallet;

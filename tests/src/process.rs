@@ -135,6 +135,37 @@ impl Setup {
         self.data_dir.join(&self.network)
     }
 
+    /// Where the node keeps everything.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// A command on the same data directory, such as `rebuild`, that ends by itself: not yet started.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary("setara-node"));
+        command.args(arguments).args(&self.arguments).arg("--data-dir").arg(&self.data_dir).stdin(Stdio::null());
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETARA_")) {
+            command.env_remove(name);
+        }
+        command
+    }
+
+    /// Runs a command; whether it succeeded, and all that it printed.
+    pub fn run(&self, arguments: &[&str]) -> (bool, String) {
+        let output = self.command(arguments).output().expect("the node's binary can be run");
+        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.success(), text)
+    }
+
+    /// Where the node listens for peers, once it does.
+    pub fn listens(&self) -> String {
+        wait_until("a node that listens for peers", || {
+            let endpoints = std::fs::read(self.network_dir().join("endpoints.json")).ok()?;
+            let endpoints: Value = serde_json::from_slice(&endpoints).ok()?;
+            endpoints["p2p"].as_str().map(str::to_owned)
+        })
+    }
+
     /// Starts the process and waits for nothing.
     pub fn spawn(&self) -> NodeProcess {
         let node = binary("setara-node");

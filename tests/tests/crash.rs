@@ -4,10 +4,11 @@
 //!
 //! Dozens of kills in an ordinary run; `SETARA_KILLS=1000` for more, `SETARA_CRASH_SEED` for another sequence.
 
+use serde_json::json;
 use setara_core::network::Network;
 use setara_node::chain::failpoint;
 use setara_tests::crash::World;
-use setara_tests::process::Setup;
+use setara_tests::process::{NodeProcess, Setup, wait_until};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::Duration;
@@ -18,6 +19,15 @@ const KILLS: u64 = 72;
 const KILLS_PER_WORLD: u64 = 24;
 /// A kill falls at most this long after the operation that it waited for has begun.
 const KILL_DELAY_MICROS_MAX: u64 = 15_000;
+
+/// Kills of a node that syncs, in an ordinary run; `SETARA_SYNC_KILLS` for more.
+const SYNC_KILLS: u64 = 16;
+/// Kills between two deep reorganisations of the peer that it syncs from.
+const KILLS_PER_REORGANISATION: u64 = 4;
+/// Blocks that each of these takes back.
+const DEPTH: u64 = 100;
+/// A kill of a syncing node falls at most this long after its start.
+const SYNC_KILL_DELAY_MILLIS_MAX: u64 = 900;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
@@ -40,7 +50,7 @@ impl Progress {
 }
 
 /// Works until the node is killed from outside, a random moment after a random operation has begun.
-fn work_until_killed(world: &mut World, node: &setara_tests::process::NodeProcess) {
+fn work_until_killed(world: &mut World, node: &NodeProcess) {
     let operations = 1 + world.random().below(8);
     let delay = Duration::from_micros(world.random().below(KILL_DELAY_MICROS_MAX));
     let pid = rustix::process::Pid::from_raw(node.pid() as i32).expect("a process id");
@@ -124,4 +134,57 @@ fn killed_at_each_named_place() {
         world.verify(&node, place);
     }
     assert!(visited.into_inner() > failpoint::ALL.len() as u64, "places were skipped");
+}
+
+/// The peer gives up its last hundred blocks for a branch of a few more.
+fn reorganise(world: &mut World, peer: &NodeProcess) {
+    let height = peer.call("getblockcount", json!([])).as_u64().expect("a height");
+    let first = peer.call("getblockhash", json!([height - DEPTH + 1]));
+    peer.call("invalidateblock", json!([first]));
+    // Heavier than the old branch, by a transaction in some of its blocks and by one block.
+    for _ in 0..4 {
+        world.generate(peer, DEPTH / 4).expect("nobody kills it");
+        world.fill_block(peer);
+    }
+    peer.call("reconsiderblock", json!([first]));
+    world.remember(peer);
+}
+
+/// ST1, ST9. Killed while it syncs from a peer that reorganises a hundred blocks deep now and then: what each start finds is
+/// a chain that was, with its coins; and in the end it is at the peer's tip.
+#[test]
+fn killed_while_syncing_and_reorganising() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let listening = Setup::dev(directory.path().join("peer")).with(["--p2p-listen", "127.0.0.1:0"]);
+    let (mut world, peer) = World::new(Network::dev(), listening, setting("SETARA_CRASH_SEED", 1) + 77);
+    for _ in 0..4 {
+        world.work_round(&peer).expect("nobody kills it");
+        world.fill_block(&peer);
+    }
+    world.generate(&peer, DEPTH).expect("nobody kills it");
+    world.remember(&peer);
+    let alone = Setup::dev(directory.path().join("node")).with(["--db-cache", "16"]);
+    let syncing = alone.clone().with(["--connect", &world.setup().listens()]);
+    let (mut partial, mut heights) = (0, Vec::new());
+    for kill in 0..setting("SETARA_SYNC_KILLS", SYNC_KILLS) {
+        if kill % KILLS_PER_REORGANISATION == KILLS_PER_REORGANISATION - 1 {
+            reorganise(&mut world, &peer);
+        }
+        let mut node = syncing.spawn();
+        // Not a wait for anything: the moment is the input of this test.
+        std::thread::sleep(Duration::from_millis(world.random().below(SYNC_KILL_DELAY_MILLIS_MAX)));
+        node.kill();
+        let mut node = alone.start();
+        let height = world.verify_earlier(&node, &format!("kill {kill}")).expect("it answers") as u64;
+        let peer_height = peer.call("getblockcount", json!([])).as_u64().expect("a height");
+        partial += u64::from(height > 0 && height < peer_height);
+        heights.push(height);
+        node.kill();
+    }
+    println!("heights after the kills: {heights:?}, {partial} of them between");
+    let node = syncing.start();
+    let best = peer.call("getbestblockhash", json!([]));
+    wait_until("the peer's tip", || (node.call("getbestblockhash", json!([])) == best).then_some(()));
+    let height = world.verify_earlier(&node, "after the kills").expect("it answers");
+    assert_eq!(json!(height), peer.call("getblockcount", json!([])));
 }

@@ -72,7 +72,9 @@ fn read_chain(file: &Path) -> Vec<Vec<u8>> {
 }
 
 fn open(directory: &Path, network: &Network) -> (Arc<dyn Store>, ChainHandle) {
-    let store = RocksStore::open(&directory.join("chain"), &RocksOptions { memory_bytes: 16 << 20 }).unwrap();
+    let store =
+        RocksStore::open(&directory.join("chain"), &RocksOptions { memory_bytes: 16 << 20, ..RocksOptions::default() })
+            .unwrap();
     let store: Arc<dyn Store> = Arc::new(store);
     let verifier = Verifier::new(Arc::new(network.clone()), Arc::new(KnownSignatures::default()), None);
     let options = ChainOptions { coin_cache_bytes: COIN_CACHE_BYTES, ..ChainOptions::default() };

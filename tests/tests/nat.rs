@@ -7,167 +7,82 @@
 //! ```
 
 use serde_json::Value;
-use setara_tests::process::{DEADLINE, NodeProcess, Setup, binary, wait_until};
-use std::io::{BufRead, BufReader, Write};
+use setara_tests::lab::{Daemon, Lab, LabNode, P2P_PORT, run};
+use setara_tests::process::{DEADLINE, Setup, wait_until};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
-/// In a namespace every port is free.
-const P2P_PORT: &str = "19740";
 const PROXY_PORT: &str = "1080";
 
-fn run(line: &str, input: &str) -> Result<String, String> {
-    let mut words = line.split_whitespace();
-    let program = words.next().expect("a program");
-    let mut command = Command::new(program);
-    // Settings of whoever runs the tests must not reach a node.
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SETARA_")) {
-        command.env_remove(name);
+/// Three namespaces in a line. `forwarding`: whether the router lets inside speak to outside, and hides it behind its own
+/// address.
+fn line(forwarding: bool) -> Result<Lab, String> {
+    let lab = Lab::new(&["inside", "router", "outside"])?;
+    lab.link("lan", [("inside", "192.168.77.2"), ("router", "192.168.77.1")]);
+    lab.link("wan", [("outside", "11.77.0.2"), ("router", "11.77.0.1")]);
+    lab.must("inside", "ip route add default via 192.168.77.1");
+    if forwarding {
+        // The chains are those that miniupnpd fills.
+        let rules = "table inet filter {
+            chain forward {
+                type filter hook forward priority 0; policy drop;
+                ct state established,related accept
+                iifname lan accept
+                jump miniupnpd
+            }
+            chain miniupnpd { }
+            chain prerouting { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }
+            chain postrouting {
+                type nat hook postrouting priority 100;
+                oifname wan masquerade
+                jump postrouting_miniupnpd
+            }
+            chain prerouting_miniupnpd { }
+            chain postrouting_miniupnpd { }
+        }";
+        run(&format!("ip netns exec {} nft -f -", lab.of("router")), rules)?;
+        lab.forward("router");
     }
-    let mut child = command
-        .args(words)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
+    Ok(lab)
+}
+
+/// Starts a program in a namespace and waits until it prints `ready`, or does not wait.
+fn start(lab: &Lab, place: &str, line: &str, ready: Option<&str>) -> Result<Daemon, String> {
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", &lab.of(place)])
+        .args(line.split_whitespace())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|error| format!("{program}: {error}"))?;
-    let _ = child.stdin.take().expect("standard input is piped").write_all(input.as_bytes());
-    let output = child.wait_with_output().map_err(|error| format!("{program}: {error}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(format!("{line}: {}", text(&output.stderr))) }
-}
-
-/// Three namespaces in a line; gone when dropped, with whatever still runs in them.
-struct Lab {
-    name: String,
-}
-
-impl Lab {
-    /// `forwarding`: whether the router lets inside speak to outside, and hides it behind its own address.
-    fn new(forwarding: bool) -> Result<Self, String> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("setara-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let lab = Self { name };
-        let (inside, router, outside) = (lab.of("inside"), lab.of("router"), lab.of("outside"));
-        for namespace in [&inside, &router, &outside] {
-            run(&format!("ip netns add {namespace}"), "")?;
-            run(&format!("ip -n {namespace} link set lo up"), "")?;
+        .map_err(|error| format!("ip: {error}"))?;
+    let lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
+    let daemon = Daemon(child);
+    let (sender, printed) = mpsc::channel();
+    // Reads on to the end, so that the program never blocks on a full pipe.
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
+    let mut said = String::new();
+    while let Some(ready) = ready {
+        let next = printed.recv_timeout(DEADLINE).map_err(|_| format!("{line} does not get ready:\n{said}"))?;
+        if next.contains(ready) {
+            break;
         }
-        for (namespace, link, address, routers) in
-            [(&inside, "lan", "192.168.77.2", "192.168.77.1"), (&outside, "wan", "11.77.0.2", "11.77.0.1")]
-        {
-            run(&format!("ip -n {namespace} link add {link} type veth peer name {link} netns {router}"), "")?;
-            for (namespace, address) in [(namespace, address), (&router, routers)] {
-                run(&format!("ip -n {namespace} addr add {address}/24 dev {link}"), "")?;
-                run(&format!("ip -n {namespace} link set {link} up"), "")?;
-            }
-        }
-        run(&format!("ip -n {inside} route add default via 192.168.77.1"), "")?;
-        if forwarding {
-            // The chains are those that miniupnpd fills.
-            let rules = "table inet filter {
-                chain forward {
-                    type filter hook forward priority 0; policy drop;
-                    ct state established,related accept
-                    iifname lan accept
-                    jump miniupnpd
-                }
-                chain miniupnpd { }
-                chain prerouting { type nat hook prerouting priority -100; jump prerouting_miniupnpd; }
-                chain postrouting {
-                    type nat hook postrouting priority 100;
-                    oifname wan masquerade
-                    jump postrouting_miniupnpd
-                }
-                chain prerouting_miniupnpd { }
-                chain postrouting_miniupnpd { }
-            }";
-            run(&format!("ip netns exec {router} nft -f -"), rules)?;
-            run(&format!("ip netns exec {router} tee /proc/sys/net/ipv4/ip_forward"), "1")?;
-        }
-        Ok(lab)
+        said.push_str(&next);
+        said.push('\n');
     }
-
-    fn of(&self, place: &str) -> String {
-        format!("{}-{place}", self.name)
-    }
-
-    /// Starts a program in a namespace and waits until it prints `ready`, or does not wait.
-    fn start(&self, place: &str, line: &str, ready: Option<&str>) -> Result<Daemon, String> {
-        let mut child = Command::new("ip")
-            .args(["netns", "exec", &self.of(place)])
-            .args(line.split_whitespace())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("ip: {error}"))?;
-        let lines = BufReader::new(child.stderr.take().expect("standard error is piped")).lines();
-        let daemon = Daemon(child);
-        let (sender, printed) = mpsc::channel();
-        // Reads on to the end, so that the program never blocks on a full pipe.
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(sender.send(line))));
-        let mut said = String::new();
-        while let Some(ready) = ready {
-            let next = printed.recv_timeout(DEADLINE).map_err(|_| format!("{line} does not get ready:\n{said}"))?;
-            if next.contains(ready) {
-                break;
-            }
-            said.push_str(&next);
-            said.push('\n');
-        }
-        Ok(daemon)
-    }
-
-    /// A node in a namespace.
-    fn node(&self, place: &str, directory: &Path, arguments: &[&str]) -> Node {
-        let setup = Setup::dev(directory.join(place)).with(["--p2p-listen", &format!("0.0.0.0:{P2P_PORT}")]);
-        let setup = setup.with(arguments).under(["ip", "netns", "exec", &self.of(place)]);
-        let process = setup.spawn();
-        assert!(process.wait_for_log("listening for peers"), "{}", process.log());
-        Node { process, namespace: self.of(place), directory: directory.join(place) }
-    }
+    Ok(daemon)
 }
 
-impl Drop for Lab {
-    fn drop(&mut self) {
-        for place in ["inside", "router", "outside"] {
-            let _ = run(&format!("ip netns del {}", self.of(place)), "");
-        }
-    }
+/// A node in a namespace.
+fn node(lab: &Lab, place: &str, directory: &Path, arguments: &[&str]) -> LabNode {
+    lab.node(place, Setup::dev(directory.join(place)).with(arguments), &["--network", "dev"])
 }
 
-/// Ended when dropped.
-struct Daemon(Child);
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A node that is spoken to from within its namespace.
-struct Node {
-    process: NodeProcess,
-    namespace: String,
-    directory: std::path::PathBuf,
-}
-
-impl Node {
-    fn call(&self, method: &str) -> Option<Value> {
-        let (node, directory) = (binary("setara-node"), self.directory.display());
-        let line = format!("{} call --network dev --data-dir {directory} {method}", node.display());
-        let answer = run(&format!("ip netns exec {} {line}", self.namespace), "").ok()?;
-        serde_json::from_str(&answer).ok()
-    }
-
-    /// The address of its only peer, once it has one.
-    fn peer(&self) -> String {
-        wait_until("a peer", || Some(self.call("getpeerinfo")?.get(0)?.get("addr")?.as_str()?.to_owned()))
-    }
+/// The address of a node's only peer, once it has one.
+fn peer(node: &LabNode) -> String {
+    wait_until("a peer", || Some(node.call(&["getpeerinfo"]).get(0)?.get("addr")?.as_str()?.to_owned()))
 }
 
 /// Whether the programs that a test needs are there.
@@ -182,7 +97,7 @@ fn programs(names: &[&str]) -> Result<(), String> {
 /// A router, or why there is none here.
 fn router(directory: &Path, options: &str, ready: &str) -> Result<(Lab, Daemon), String> {
     programs(&["ip", "nft", "miniupnpd"])?;
-    let lab = Lab::new(true)?;
+    let lab = line(true)?;
     let config = directory.join("miniupnpd.conf");
     let leases = directory.join("leases").display().to_string();
     let text = format!(
@@ -192,7 +107,7 @@ fn router(directory: &Path, options: &str, ready: &str) -> Result<(Lab, Daemon),
     std::fs::write(&config, text).map_err(|error| error.to_string())?;
     let pid = directory.join("miniupnpd.pid");
     let line = format!("miniupnpd -d -f {} -P {}", config.display(), pid.display());
-    let daemon = lab.start("router", &line, Some(ready))?;
+    let daemon = start(&lab, "router", &line, Some(ready))?;
     Ok((lab, daemon))
 }
 
@@ -204,19 +119,20 @@ fn forwards(options: &str, ready: &str, means: &str) {
         Err(reason) => return eprintln!("skipped: no router can be had here: {reason}"),
     };
     let rules = || run(&format!("ip netns exec {} nft list ruleset", lab.of("router")), "").unwrap();
-    let mut inside = lab.node("inside", directory.path(), &["--map-port"]);
+    let mut inside = node(&lab, "inside", directory.path(), &["--map-port"]);
     assert!(inside.process.wait_for_log("the router forwards a port"), "{}", inside.process.log());
     let log = inside.process.log();
     let line = log.lines().find(|line| line.contains("the router forwards a port")).unwrap();
     assert!(line.contains(means) && line.contains(&format!("11.77.0.1:{P2P_PORT}")), "{line}");
     assert!(rules().contains("dnat"), "{}", rules());
-    let local =
-        wait_until("the address to be shown", || inside.call("getnetworkinfo")?.get("localaddresses")?.get(0).cloned());
+    let local = wait_until("the address to be shown", || {
+        inside.call(&["getnetworkinfo"]).get("localaddresses")?.get(0).cloned()
+    });
     assert_eq!((&local["address"], &local["port"]), (&"11.77.0.1".into(), &19_740.into()), "{local}");
 
-    let outside = lab.node("outside", directory.path(), &["--connect", &format!("11.77.0.1:{P2P_PORT}")]);
-    assert_eq!(outside.peer(), format!("11.77.0.1:{P2P_PORT}"));
-    assert!(inside.peer().starts_with("11.77.0.2:"), "the router forwards and does not hide who comes");
+    let outside = node(&lab, "outside", directory.path(), &["--connect", &format!("11.77.0.1:{P2P_PORT}")]);
+    assert_eq!(peer(&outside), format!("11.77.0.1:{P2P_PORT}"));
+    assert!(peer(&inside).starts_with("11.77.0.2:"), "the router forwards and does not hide who comes");
 
     let (status, _) = inside.process.terminate();
     assert!(status.success(), "{}", inside.process.log());
@@ -238,13 +154,13 @@ fn nat_a_real_router_forwards_by_upnp() {
 #[test]
 fn nat_without_a_router_the_node_goes_on() {
     let directory = tempfile::tempdir().unwrap();
-    let lab = match programs(&["ip"]).and_then(|()| Lab::new(false)) {
+    let lab = match programs(&["ip"]).and_then(|()| line(false)) {
         Ok(lab) => lab,
         Err(reason) => return eprintln!("skipped: no namespaces can be had here: {reason}"),
     };
-    let mut inside = lab.node("inside", directory.path(), &["--map-port"]);
+    let mut inside = node(&lab, "inside", directory.path(), &["--map-port"]);
     assert!(inside.process.wait_for_log("others cannot dial this node"), "{}", inside.process.log());
-    let info = inside.call("getnetworkinfo").expect("it answers");
+    let info = inside.call(&["getnetworkinfo"]);
     assert_eq!(info["localaddresses"], Value::Array(Vec::new()));
     let (status, _) = inside.process.terminate();
     assert!(status.success(), "{}", inside.process.log());
@@ -254,19 +170,19 @@ fn nat_without_a_router_the_node_goes_on() {
 #[test]
 fn nat_a_real_proxy_leads_out() {
     let directory = tempfile::tempdir().unwrap();
-    let ready = programs(&["ip", "microsocks"]).and_then(|()| Lab::new(false));
+    let ready = programs(&["ip", "microsocks"]).and_then(|()| line(false));
     let started = ready.and_then(|lab| {
-        let proxy = lab.start("router", &format!("microsocks -i 192.168.77.1 -p {PROXY_PORT}"), None)?;
+        let proxy = start(&lab, "router", &format!("microsocks -i 192.168.77.1 -p {PROXY_PORT}"), None)?;
         Ok((lab, proxy))
     });
     let (lab, _proxy) = match started {
         Ok(started) => started,
         Err(reason) => return eprintln!("skipped: no proxy can be had here: {reason}"),
     };
-    let outside = lab.node("outside", directory.path(), &[]);
+    let outside = node(&lab, "outside", directory.path(), &[]);
     let target = format!("11.77.0.2:{P2P_PORT}");
     let proxy = format!("192.168.77.1:{PROXY_PORT}");
-    let inside = lab.node("inside", directory.path(), &["--connect", &target, "--proxy", &proxy]);
-    assert_eq!(inside.peer(), target);
-    assert!(outside.peer().starts_with("11.77.0.1:"), "the proxy dials");
+    let inside = node(&lab, "inside", directory.path(), &["--connect", &target, "--proxy", &proxy]);
+    assert_eq!(peer(&inside), target);
+    assert!(peer(&outside).starts_with("11.77.0.1:"), "the proxy dials");
 }

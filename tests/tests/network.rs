@@ -146,6 +146,42 @@ fn network_upload_target() {
     agree(&[&a, &b]);
 }
 
+/// A node that is named is shown as it was named, and taken away by that name; times are in milliseconds.
+#[test]
+fn network_added_nodes_and_totals() {
+    let directory = tempfile::tempdir().unwrap();
+    let (a, at_a) = node(directory.path(), "a", &[]);
+    let (b, _) = node(directory.path(), "b", &[]);
+    let port = at_a.rsplit_once(':').unwrap().1;
+    let name = format!("localhost:{port}");
+    for added in [name.as_str(), "127.0.0.1"] {
+        b.call("addnode", json!([added, "add"]));
+    }
+    let names = |only: Value| {
+        let shown = b.call("getaddednodeinfo", only);
+        shown.as_array().unwrap().iter().map(|node| node["addednode"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(json!([])), [name.as_str(), "127.0.0.1"]);
+    assert_eq!(names(json!([name])), [name.as_str()]);
+    assert!(b.try_call("addnode", json!([name, "add"])).is_err(), "it is added already");
+    assert!(b.try_call("getaddednodeinfo", json!(["127.0.0.9:1"])).is_err());
+    b.call("addnode", json!([name, "remove"]));
+    assert_eq!(names(json!([])), ["127.0.0.1"]);
+    b.call("addnode", json!([at_a, "add"]));
+    wait_until("a connection by address", || (a.call("getconnectioncount", json!([])) == 1).then_some(()));
+    let shown = b.call("getaddednodeinfo", json!([at_a]));
+    wait_until("the connection in the list", || {
+        let shown = b.call("getaddednodeinfo", json!([at_a]));
+        (shown[0]["addresses"][0] == json!({"address": at_a, "connected": "outbound"})).then_some(())
+    });
+    assert_eq!(shown[0]["addednode"], at_a);
+
+    let millis = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    let odd = wait_until("a moment that is no whole second", || Some(millis()).filter(|now| now % 1_000 > 100));
+    let shown = u128::from(a.call("getnettotals", json!([]))["timemillis"].as_u64().unwrap());
+    assert!((odd..=millis()).contains(&shown), "{shown} is not between {odd} and {}", millis());
+}
+
 /// Ended when dropped.
 struct Joined(Child);
 

@@ -89,6 +89,19 @@ pub(super) const METHODS: &[Method] = &[
             "Which categories are logged in detail; changes them if asked.",
         )
     },
+    Method {
+        group: Group::Control,
+        ..row(
+            Category::Control,
+            "backupnode",
+            &[Param::required("folder", Kind::Text, "An absolute path that does not exist yet.")],
+            Kind::Object(&[
+                Field::new("height", Kind::Integer, "Height of the chain that is in it, or a little below."),
+                Field::new("hash", Kind::Hash, "The block there."),
+            ]),
+            "Makes a backup of the running node in a new folder on its own machine, as `setara-node backup` does.",
+        )
+    },
     row(Category::Control, "uptime", &[], Kind::Integer, "Seconds since the node started."),
     row(
         Category::Control,

@@ -73,7 +73,8 @@ impl ChainCore {
             Err(Unprepared::Cancelled) => return Err(SubmitError::Stopping),
             Err(Unprepared::Broken(header, error)) => {
                 return match self.place(&header)? {
-                    Place::Known => Ok(Accepted::Duplicate),
+                    // A body that its header does not commit to, or nobody's of those that were judged.
+                    Place::Known | Place::Lost(_) => Ok(Accepted::Duplicate),
                     Place::New(parent, state) => Err(self.refuse(parent, state, *header, error)),
                 };
             }
@@ -81,6 +82,7 @@ impl ChainCore {
         let header = checked.block().header;
         let (parent, state) = match self.place(&header)? {
             Place::Known => return Ok(Accepted::Duplicate),
+            Place::Lost(id) => return Ok(self.put_back(id, bytes)),
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {

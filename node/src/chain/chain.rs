@@ -192,6 +192,13 @@ impl ChainCore {
         let header = block.block().header;
         let (parent, state) = match self.place(&header)? {
             Place::Known => return Ok(Accepted::Duplicate),
+            Place::Lost(id) => {
+                let checked = self.verifier.check(block);
+                return checked.map(|(_, bytes)| self.put_back(id, bytes)).map_err(|error| match error.class() {
+                    Class::Mutated => SubmitError::Mutated(error),
+                    _ => SubmitError::Invalid(error),
+                });
+            }
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
@@ -210,6 +217,15 @@ impl ChainCore {
             Ok((checked, bytes)) => self.accept(parent, state, checked, bytes, false, now),
             Err(error) => Err(self.refuse(parent, state, header, error)),
         }
+    }
+
+    /// Stores a body anew whose stored copy was damaged. It was judged when it first came.
+    pub(super) fn put_back(&mut self, id: NodeId, bytes: Vec<u8>) -> Accepted {
+        let node = self.tree.node(id);
+        tracing::info!(hash = %node.hash(), height = %node.height(), "a damaged block is whole again");
+        self.pending.put_body(node.hash(), bytes);
+        self.tree.find_body(id);
+        Accepted::Duplicate
     }
 
     /// Holds a block back until its time has come.
@@ -231,7 +247,7 @@ impl ChainCore {
                 return Err(SubmitError::SetAside(error.clone()));
             }
             if node.had_body() {
-                return Ok(Place::Known);
+                return Ok(if self.tree.is_lost(known) { Place::Lost(known) } else { Place::Known });
             }
         }
         let (parent, state) = self.place_above(header)?;
@@ -417,6 +433,8 @@ impl ChainCore {
 pub(super) enum Place {
     /// Its body is there.
     Known,
+    /// Its body was there, and is damaged.
+    Lost(NodeId),
     /// Below this parent, with this state.
     New(NodeId, HeaderState),
 }

@@ -316,8 +316,9 @@ impl ChainCore {
         self.sequence += 1;
         self.note_progress();
         let reader = self.store.snapshot()?;
-        let (network, recent, tips) = (self.network.clone(), self.recent.clone(), self.tips());
-        let view = View::new(self.state, self.sequence, network, reader, recent, tips, (self.pruned, self.snapshot));
+        let (recent, tips, headers) = (self.recent.clone(), self.tips(), self.tree.reader());
+        let stored = (self.pruned, self.snapshot);
+        let view = View::new(self.state, self.sequence, self.network.clone(), reader, recent, tips, headers, stored);
         self.shared.publish(Arc::new(view));
         Ok(())
     }

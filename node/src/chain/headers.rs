@@ -47,6 +47,13 @@ impl KnownHeader {
     }
 }
 
+impl KnownHeader {
+    fn of(tree: &HeaderTree, id: NodeId) -> Self {
+        let known = Self::from(tree.node(id));
+        Self { has_body: known.has_body && !tree.is_lost(id), ..known }
+    }
+}
+
 impl From<&Node> for KnownHeader {
     fn from(node: &Node) -> Self {
         Self {
@@ -67,13 +74,30 @@ impl Headers {
     /// What is known of a header.
     pub fn get(&self, hash: &BlockHash) -> Option<KnownHeader> {
         let tree = self.0.read();
-        tree.find(hash).map(|id| tree.node(id).into())
+        tree.find(hash).map(|id| KnownHeader::of(&tree, id))
     }
 
     /// The header with the most work that is not bad, its body here or not.
     pub fn best(&self) -> KnownHeader {
         let tree = self.0.read();
         tree.node(tree.best_header()).into()
+    }
+
+    /// What was read of a block's body is not what was written: it is asked for again. The only change that readers make,
+    /// and one that no rule depends on.
+    pub(super) fn lose_body(&self, hash: &BlockHash) {
+        let mut tree = self.0.write();
+        if let Some(id) = tree.find(hash)
+            && tree.lose_body(id)
+        {
+            let height = tree.node(id).height();
+            tracing::error!(%hash, %height, "a stored block is damaged: it is asked for again; check the disk");
+        }
+    }
+
+    /// Whether stored bodies are damaged, and have not come again.
+    pub fn has_lost(&self) -> bool {
+        self.0.read().lost().next().is_some()
     }
 
     /// Bytes of the bodies that are here.
@@ -122,7 +146,8 @@ impl Headers {
     }
 
     /// The blocks of the branch that ends in `target` whose bodies are not here and who are at most `ahead` above the
-    /// highest block below which none is missing: lowest first, at most `max`. Empty for a bad branch.
+    /// highest block below which none is missing: lowest first, at most `max`. Before these, those whose bodies were
+    /// stored and are damaged. Empty for a bad branch.
     pub fn missing_bodies(&self, target: &BlockHash, ahead: u32, max: usize) -> Vec<HeaderPoint> {
         let tree = self.0.read();
         let Some(id) = tree.find(target).filter(|id| !tree.node(*id).is_bad()) else { return Vec::new() };
@@ -131,8 +156,14 @@ impl Headers {
         let Some(last) = tree.ancestor(id, last) else { return Vec::new() };
         let within: Vec<NodeId> =
             tree.branch(last).take((tree.node(last).height().get() - complete) as usize).collect();
-        let missing = within.iter().rev().map(|id| tree.node(*id)).filter(|node| !node.had_body());
-        missing.take(max).map(|node| KnownHeader::from(node).point()).collect()
+        let missing = within.iter().rev().copied().filter(|id| !tree.node(*id).had_body());
+        let on_branch = |lost: &NodeId| tree.ancestor(id, tree.node(*lost).height().get()) == Some(*lost);
+        let mut lost: Vec<NodeId> = tree.lost().filter(on_branch).collect();
+        lost.sort_unstable_by_key(|id| tree.node(*id).height());
+        let all = lost.into_iter().chain(missing.filter(|id| !tree.is_lost(*id)));
+        let mut points: Vec<HeaderPoint> = all.take(max).map(|id| KnownHeader::from(tree.node(id)).point()).collect();
+        points.sort_unstable_by_key(|point| point.height);
+        points
     }
 }
 
@@ -178,6 +209,14 @@ impl SharedTree {
 
     pub fn drop_body(&self, id: NodeId) {
         self.0.write().drop_body(id);
+    }
+
+    pub fn is_lost(&self, id: NodeId) -> bool {
+        self.0.read().is_lost(id)
+    }
+
+    pub fn find_body(&self, id: NodeId) {
+        self.0.write().find_body(id);
     }
 
     pub fn adopt(&self, id: NodeId) {

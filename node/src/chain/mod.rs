@@ -27,6 +27,7 @@ mod known;
 mod open;
 mod prune;
 mod recent;
+mod recheck;
 mod reorg;
 mod step;
 mod tree;
@@ -44,6 +45,7 @@ pub use events::TipInfo;
 pub use headers::{HeaderPoint, Headers, KnownHeader};
 pub use known::KnownSignatures;
 pub use prune::{KEEP_BODIES, KEEP_UNDO, PruneGoal, PruneReport};
+pub use recheck::{RecheckError, Rechecked, recheck};
 pub use verify::{BATCH_SIGNATURES, Verifier};
 pub use view::{ChainTip, CoinsTotal, StoredHeader, TipStatus, UPDATES_MAX, Updates, View};
 pub use writer::{ChainHandle, LoadReport, Progress};
@@ -140,8 +142,8 @@ pub enum ChainFault {
     Snapshot(String),
     /// What is stored contradicts itself.
     #[error(
-        "this node's data is damaged: {0}. Nothing was changed; restore the data directory from a backup, or move it \
-         away to load the chain anew"
+        "this node's data is damaged: {0}. Nothing was changed; `setara-node rebuild` makes a new database from the blocks \
+         that are still good, `setara-node restore` from a backup"
     )]
     Damaged(String),
     /// A bug: the writer stopped in the middle of a step.

@@ -66,8 +66,10 @@ impl ChainCore {
         let mut coins = CoinCache::new(options.coin_cache_bytes, keys);
         let lattice = catch_up(&*store, &mut coins, &state)?;
         recheck(&*store, &verifier, &tree, &active, &state, &lattice, pruned)?;
-        let recent = Recent::read(&*store)?;
-        let view = View::new(state, 0, network.clone(), store.snapshot()?, recent, Vec::new(), (pruned, snapshot));
+        let tree = SharedTree::new(tree);
+        let (reader, recent) = (store.snapshot()?, Recent::read(&*store)?);
+        let stored = (pruned, snapshot);
+        let view = View::new(state, 0, network.clone(), reader, recent, Vec::new(), tree.reader(), stored);
         let mut core = Self {
             coins,
             recent: Recent::default(),
@@ -78,7 +80,7 @@ impl ChainCore {
             store,
             options,
             verifier,
-            tree: SharedTree::new(tree),
+            tree,
             active,
             state,
             lattice,

@@ -122,6 +122,8 @@ pub struct HeaderTree {
     body_bytes: u64,
     /// Nodes that differ from what is stored.
     dirty: BTreeSet<NodeId>,
+    /// Blocks whose stored bodies were found damaged by this process, and that are asked for again.
+    lost: BTreeSet<NodeId>,
 }
 
 impl HeaderTree {
@@ -155,6 +157,7 @@ impl HeaderTree {
             last_sequence: 0,
             body_bytes: 0,
             dirty: BTreeSet::from([id]),
+            lost: BTreeSet::new(),
         };
         tree.candidates.insert(tree.rank(id));
         tree
@@ -485,6 +488,27 @@ impl HeaderTree {
             if holds(candidate) { (low, found) = (middle, candidate) } else { (high, above) = (middle, candidate) }
         }
         found
+    }
+
+    /// The stored body of a block is not what was written; whether that is news. Not stored: whoever reads it next finds
+    /// out again.
+    pub fn lose_body(&mut self, id: NodeId) -> bool {
+        self.node(id).has(flags::BODY) && self.lost.insert(id)
+    }
+
+    /// The body is there again.
+    pub fn find_body(&mut self, id: NodeId) {
+        self.lost.remove(&id);
+    }
+
+    /// Whether the stored body is damaged.
+    pub fn is_lost(&self, id: NodeId) -> bool {
+        self.lost.contains(&id)
+    }
+
+    /// Blocks whose stored bodies are damaged.
+    pub fn lost(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.lost.iter().copied()
     }
 
     /// Blocks without children.

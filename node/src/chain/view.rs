@@ -4,6 +4,7 @@
 //! blocks are loaded in bulk that is a little behind the writer.
 
 use super::events::TipInfo;
+use super::headers::Headers;
 use super::recent::Recent;
 use crate::store::schema::{self, HeaderRow, Pruned, SnapshotRow};
 use crate::store::{Column, Direction, Reader, StoreError};
@@ -15,7 +16,8 @@ use setara_core::height::Height;
 use setara_core::lattice::Lattice;
 use setara_core::network::Network;
 use setara_core::transaction::{Coin, OutPoint};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 /// What is known of a block.
 pub type StoredHeader = HeaderRow;
@@ -98,8 +100,11 @@ pub struct View {
     sequence: u64,
     network: Arc<Network>,
     reader: Arc<dyn Reader>,
-    recent: Recent,
+    /// The coins' changes beyond their rows; read when first asked for, where nobody brought them.
+    recent: OnceLock<Recent>,
     tips: Vec<ChainTip>,
+    /// Whom to tell of damaged bodies.
+    headers: Headers,
     pruned: Option<Pruned>,
     snapshot: Option<SnapshotRow>,
 }
@@ -112,18 +117,19 @@ impl View {
         reader: Arc<dyn Reader>,
         recent: Recent,
         tips: Vec<ChainTip>,
+        headers: Headers,
         (pruned, snapshot): (Option<Pruned>, Option<SnapshotRow>),
     ) -> Self {
-        Self { tip, sequence, network, reader, recent, tips, pruned, snapshot }
+        Self { tip, sequence, network, reader, recent: OnceLock::from(recent), tips, headers, pruned, snapshot }
     }
 
     /// The chain as another snapshot of the same store shows it.
     pub fn at(&self, reader: Arc<dyn Reader>) -> Result<Self, StoreError> {
         let tip = schema::tip(&*reader)?.ok_or_else(|| StoreError::corrupt("the tip is missing"))?;
-        let recent = Recent::read(&*reader)?;
+        let (network, tips, headers) = (self.network.clone(), self.tips.clone(), self.headers.clone());
         let (pruned, snapshot) = (schema::pruned(&*reader)?, schema::snapshot(&*reader)?);
-        let (network, tips) = (self.network.clone(), self.tips.clone());
-        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, pruned, snapshot })
+        let recent = OnceLock::new();
+        Ok(Self { tip, sequence: self.sequence, network, reader, recent, tips, headers, pruned, snapshot })
     }
 
     /// The tip in brief.
@@ -177,20 +183,29 @@ impl View {
         Ok(self.hash_at(row.height)? == Some(*hash))
     }
 
-    /// A block's encoding, on any branch. That of genesis is always here.
+    /// A block's encoding, on any branch; that of genesis is always here. A damaged one is an error, and asked for again
+    /// from peers.
     pub fn body(&self, hash: &BlockHash) -> Result<Option<Vec<u8>>, StoreError> {
         if *hash == self.network.genesis_hash() {
             return Ok(Some(codec::encode(self.network.genesis())));
         }
-        schema::body(&*self.reader, hash)
+        self.watched(hash, schema::body(&*self.reader, hash))
     }
 
-    /// A block, on any branch.
+    /// A block, on any branch. A damaged one is an error, and asked for again from peers.
     pub fn block(&self, hash: &BlockHash) -> Result<Option<Block>, StoreError> {
         if *hash == self.network.genesis_hash() {
             return Ok(Some(self.network.genesis().clone()));
         }
-        schema::block(&*self.reader, hash)
+        self.watched(hash, schema::block(&*self.reader, hash))
+    }
+
+    /// A body that cannot be read, be it rotten or its file gone, is lost.
+    fn watched<T>(&self, hash: &BlockHash, read: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(StoreError::Corrupt { .. } | StoreError::Backend { .. }) = &read {
+            self.headers.lose_body(hash);
+        }
+        read
     }
 
     /// What a block changed; there for every block that was ever connected, unless it was pruned.
@@ -203,7 +218,7 @@ impl View {
 
     /// An unspent coin.
     pub fn coin(&self, outpoint: &OutPoint) -> Result<Option<Coin>, StoreError> {
-        if let Some(coin) = self.recent.coin(outpoint) {
+        if let Some(coin) = self.recent()?.coin(outpoint) {
             return Ok(coin);
         }
         let value = self.reader.get(Column::Coins, &schema::coin_key(outpoint))?;
@@ -212,7 +227,8 @@ impl View {
 
     /// Unspent coins, in the order asked for.
     pub fn coins(&self, outpoints: &[OutPoint]) -> Result<Vec<Option<Coin>>, StoreError> {
-        let recent: Vec<Option<Option<Coin>>> = outpoints.iter().map(|outpoint| self.recent.coin(outpoint)).collect();
+        let recent = self.recent()?;
+        let recent: Vec<Option<Option<Coin>>> = outpoints.iter().map(|outpoint| recent.coin(outpoint)).collect();
         let older: Vec<OutPoint> =
             outpoints.iter().zip(&recent).filter(|(_, coin)| coin.is_none()).map(|(outpoint, _)| *outpoint).collect();
         let mut stored = schema::coins(&*self.reader, &older)?.into_iter();
@@ -221,7 +237,9 @@ impl View {
 
     /// Every unspent coin, by txid and index.
     pub fn iterate_coins(&self) -> impl Iterator<Item = Result<(OutPoint, Coin), StoreError>> + '_ {
-        let mut recent = self.recent.merged().into_iter().peekable();
+        let recent = self.recent().map(Recent::merged);
+        let (recent, failed) = recent.map_or_else(|error| (BTreeMap::new(), Some(error)), |recent| (recent, None));
+        let mut recent = recent.into_iter().peekable();
         let mut stored = self
             .reader
             .iterate(Column::Coins, &[], Direction::Forward)
@@ -231,7 +249,7 @@ impl View {
                 Ok((outpoint, schema::coin(&outpoint, &value)?))
             })
             .peekable();
-        std::iter::from_fn(move || {
+        failed.map(Err).into_iter().chain(std::iter::from_fn(move || {
             loop {
                 // A recent change stands before the row of the same coin and takes its place.
                 let next_stored = match stored.peek() {
@@ -251,14 +269,22 @@ impl View {
                     }
                 }
             }
-        })
+        }))
+    }
+
+    fn recent(&self) -> Result<&Recent, StoreError> {
+        if let Some(recent) = self.recent.get() {
+            return Ok(recent);
+        }
+        let recent = Recent::read(&*self.reader)?;
+        Ok(self.recent.get_or_init(|| recent))
     }
 
     /// Totals over all coins, without walking them.
     pub fn coins_total(&self) -> Result<CoinsTotal, StoreError> {
         let lattice = schema::lattice(&*self.reader)?;
         let (mut count, mut sum) = (lattice.count(), lattice.sum());
-        for change in self.recent.changes() {
+        for change in self.recent()?.changes() {
             let (out, into) = change.effects();
             count = count + into.len() as u64 - out.len() as u64;
             for (_, coin) in into {
@@ -274,7 +300,7 @@ impl View {
     /// The lattice over all coins.
     pub fn lattice(&self) -> Result<Lattice, StoreError> {
         let mut lattice = schema::lattice(&*self.reader)?;
-        for change in self.recent.changes() {
+        for change in self.recent()?.changes() {
             let (delta, reverted) = change.delta();
             let changes = delta.lattice_changes();
             let changes = if reverted { changes.negate() } else { changes };

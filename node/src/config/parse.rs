@@ -3,6 +3,7 @@
 use setara_core::address::Address;
 use setara_core::network::Network;
 use setara_core::pow::Work;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -47,6 +48,30 @@ impl FromStr for IpRange {
             Some(bits) => bits.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(expected)?,
         };
         Ok(Self { address, bits })
+    }
+}
+
+/// A name and a password; never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserPassword {
+    /// The user's name.
+    pub user: String,
+    /// The password.
+    pub password: String,
+}
+
+/// What a `Debug` line shows of a secret.
+pub(super) const HIDDEN: &str = "(hidden)";
+
+impl std::fmt::Debug for UserPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserPassword").field("user", &self.user).field("password", &HIDDEN).finish()
+    }
+}
+
+impl std::fmt::Debug for RpcAuth {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RpcAuth").field("user", &self.user).field("hash", &HIDDEN).finish()
     }
 }
 
@@ -125,6 +150,16 @@ pub struct PeerName {
     pub host: String,
     /// The port, or the network's.
     pub port: Option<u16>,
+}
+
+impl fmt::Display for PeerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.port, self.host.contains(':')) {
+            (None, _) => write!(f, "{}", self.host),
+            (Some(port), false) => write!(f, "{}:{port}", self.host),
+            (Some(port), true) => write!(f, "[{}]:{port}", self.host),
+        }
+    }
 }
 
 impl FromStr for PeerName {
@@ -272,6 +307,13 @@ mod tests {
         assert_eq!((list.user.as_str(), list.methods), ("bob", vec!["getblock".to_owned(), "getblockcount".into()]));
         assert_eq!("bob:".parse::<RpcWhitelist>().unwrap().methods, Vec::<String>::new());
         assert!("bob".parse::<RpcWhitelist>().is_err());
+    }
+
+    #[test]
+    fn peers_are_shown_as_they_were_written() {
+        for text in ["203.0.113.7", "203.0.113.7:1", "[2001:db8::1]:19720", "2001:db8::1", "node.example:7"] {
+            assert_eq!(text.parse::<PeerName>().unwrap().to_string(), text);
+        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What `setara-node config` prints: every option, its value, and where that was set.
 
 use super::options::{OPTIONS, Shape};
-use super::{Config, HIDDEN, Layers, Source, first, parse};
+use super::parse::{self, HIDDEN};
+use super::{Config, Layers, Source, first};
 use std::fmt::Write as _;
 
 /// Every option's value and source, in the form of the file.

@@ -19,6 +19,7 @@ use setara_core::hash::TxId;
 use setara_core::height::Height;
 use setara_core::transaction::{Coin, OutPoint, Output, Transaction};
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 /// As `getindexinfo` names it, and the name of its cursor.
 pub(super) const NAME: &str = "addressindex";
@@ -110,34 +111,51 @@ fn parse_totals(address: &Address, value: Option<&[u8]>) -> Result<AddressTotals
     value.map_or(Ok(AddressTotals::default()), |value| codec::decode(value).map_err(|_| damaged(address)))
 }
 
+/// Totals by address. Hashed by the standard library's keyed hash: whoever pays chooses the address, all 32 bytes of it.
+type Totals = HashMap<Address, AddressTotals>;
+
 /// Totals that a batch changes: read once, written once.
-///
-/// Hashed by the standard library's keyed hash: whoever pays chooses the address, all 32 bytes of it.
 #[derive(Default)]
-pub(super) struct TotalsCache(HashMap<Address, AddressTotals>);
+pub(super) struct TotalsCache {
+    changed: Totals,
+    /// Those of the batch before, which may still be on its way to the store.
+    before: Arc<Totals>,
+}
 
 impl TotalsCache {
+    /// For the batch after this one, which is about to be written.
+    pub fn successor(self) -> Self {
+        Self { changed: Totals::new(), before: Arc::new(self.changed) }
+    }
+
     /// Reads the totals of all these addresses together: dearest if done one by one.
     fn load(&mut self, reader: &dyn Reader, entries: &[Entry]) -> Result<(), StoreError> {
-        let all = entries.iter().flat_map(|entry| &entry.addresses).filter(|address| !self.0.contains_key(address));
-        let mut missing: Vec<Address> = all.copied().collect();
+        let mut missing = Vec::new();
+        for address in entries.iter().flat_map(|entry| &entry.addresses) {
+            if !self.changed.contains_key(address) {
+                match self.before.get(address) {
+                    Some(totals) => drop(self.changed.insert(*address, *totals)),
+                    None => missing.push(*address),
+                }
+            }
+        }
         missing.sort_unstable();
         missing.dedup();
         let keys: Vec<Vec<u8>> = missing.iter().map(|address| key(TOTALS, address, &[])).collect();
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         for (address, value) in missing.iter().zip(reader.multi_get(Column::AddressIndex, &keys)?) {
-            self.0.insert(*address, parse_totals(address, value.as_deref())?);
+            self.changed.insert(*address, parse_totals(address, value.as_deref())?);
         }
         Ok(())
     }
 
     /// Those of an address that was loaded.
     fn get(&mut self, address: &Address) -> &mut AddressTotals {
-        self.0.entry(*address).or_default()
+        self.changed.entry(*address).or_default()
     }
 
     pub fn write(&self, batch: &mut Batch) {
-        for (address, totals) in &self.0 {
+        for (address, totals) in &self.changed {
             let key = key(TOTALS, address, &[]);
             if totals.transactions == 0 {
                 batch.delete(Column::AddressIndex, &key);

@@ -13,9 +13,10 @@ use setara_core::consensus::BlockDelta;
 use setara_core::hash::BlockHash;
 use setara_core::height::Height;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -52,7 +53,7 @@ pub(super) struct Step<'a> {
 }
 
 /// What an index does with a block. Rows only: the cursor and the batch are the follower's.
-pub(super) trait Index: Send + 'static {
+pub(super) trait Index: Send + Sync + 'static {
     /// Where its rows are, and nobody else's.
     const COLUMN: Column;
     /// Whether rows of this key are only ever put where there is none.
@@ -107,6 +108,16 @@ pub(super) struct Rows<'a> {
 impl<'a> Rows<'a> {
     fn new(store: &'a dyn Store) -> Self {
         Self { batch: Batch::new(), store, totals: addresses::TotalsCache::default() }
+    }
+
+    /// The whole batch, with these rows' cursor; these rows are then those after it.
+    fn take<I: Index>(&mut self, name: &str, cursor: BlockHash) -> Batch {
+        self.totals.write(&mut self.batch);
+        let mut batch = std::mem::take(&mut self.batch);
+        batch.sort(I::is_unique);
+        batch.put_cursor(name, Some(&cursor));
+        self.totals = std::mem::take(&mut self.totals).successor();
+        batch
     }
 }
 
@@ -224,18 +235,25 @@ impl<I: Index> Follower<I> {
     }
 
     fn run(&self) -> Result<(), StoreError> {
+        let mut waits = false;
         while !self.shared.stopping() {
             let view = self.chain.view();
             let found = self.shared.damage.lock().take();
             let outcome = found.map_or(Ok(()), |error| Err(Trouble::Index(error))).and_then(|()| self.catch_up(&view));
             match outcome {
-                Ok(()) => {}
+                Ok(()) => waits = false,
                 // What is pruned cannot be read again: then the index is as it is.
                 Err(Trouble::Index(error @ StoreError::Corrupt { .. }))
                     if self.shared.rebuilds() == 0 && view.pruned().is_none() =>
                 {
                     self.forget(&error)?;
                     continue;
+                }
+                // A damaged block, which peers are asked for.
+                Err(Trouble::Other(error)) if self.chain.headers().has_lost() => {
+                    if !std::mem::replace(&mut waits, true) {
+                        tracing::warn!(index = self.shared.name, %error, "the index waits for a damaged block");
+                    }
                 }
                 Err(Trouble::Index(error) | Trouble::Other(error)) => return Err(error),
             }
@@ -278,9 +296,9 @@ impl<I: Index> Follower<I> {
         }
     }
 
-    /// Brings the index to `view`'s tip, batch by batch.
+    /// Brings the index to `view`'s tip, batch by batch: one is written while the next is put together.
     fn catch_up(&self, view: &View) -> Result<(), Trouble> {
-        let mut cursor = match schema::cursor(&*self.store, self.shared.name).map_err(Trouble::Index)? {
+        let cursor = match schema::cursor(&*self.store, self.shared.name).map_err(Trouble::Index)? {
             Some(cursor) => cursor,
             None if view.pruned().is_some() => return Err(self.pruned(view).into()),
             // What an interrupted clearing has left must not be counted twice.
@@ -288,13 +306,39 @@ impl<I: Index> Follower<I> {
             None => self.begin(view)?,
         };
         self.report_height(view, cursor)?;
+        if view.updates_since(cursor)?.is_empty() {
+            return Ok(());
+        }
+        std::thread::scope(|scope| {
+            // No place between the two: when a batch is taken, the one before it is written.
+            let (sender, batches) = mpsc::sync_channel::<(Batch, BlockHash)>(0);
+            let writer = scope.spawn(move || -> Result<(), Trouble> {
+                for (batch, cursor) in batches {
+                    self.write(batch)?;
+                    self.report_height(view, cursor)?;
+                }
+                Ok(())
+            });
+            let built = self.build(view, cursor, &sender);
+            drop(sender);
+            writer.join().unwrap_or_else(|panic| resume_unwind(panic)).and(built)
+        })
+    }
+
+    /// Puts batches together, up to `view`'s tip or until the writer has failed.
+    fn build(
+        &self,
+        view: &View,
+        mut cursor: BlockHash,
+        writer: &SyncSender<(Batch, BlockHash)>,
+    ) -> Result<(), Trouble> {
         let mut spoken = Instant::now();
+        let mut rows = Rows::new(&*self.store);
         loop {
             let updates = view.updates_since(cursor)?;
             if updates.is_empty() {
                 return Ok(());
             }
-            let mut rows = Rows::new(&*self.store);
             let reverts = updates.revert.iter().map(|hash| (hash, false));
             for (hash, forward) in reverts.chain(updates.apply.iter().map(|hash| (hash, true))) {
                 if self.shared.stopping() {
@@ -309,14 +353,15 @@ impl<I: Index> Follower<I> {
                     self.index.revert(&mut rows, &step).map_err(Trouble::Index)?;
                     cursor = block.header.previous;
                 }
-                if rows.batch.size() >= BATCH_BYTES {
-                    self.write(rows, &cursor)?;
-                    self.report_height(view, cursor)?;
-                    rows = Rows::new(&*self.store);
+                if rows.batch.size() >= BATCH_BYTES
+                    && writer.send((rows.take::<I>(self.shared.name, cursor), cursor)).is_err()
+                {
+                    return Ok(());
                 }
             }
-            self.write(rows, &cursor)?;
-            self.report_height(view, cursor)?;
+            if writer.send((rows.take::<I>(self.shared.name, cursor), cursor)).is_err() {
+                return Ok(());
+            }
             if spoken.elapsed() >= PROGRESS_INTERVAL {
                 spoken = Instant::now();
                 let (height, tip) = (self.shared.height(), view.tip.height());
@@ -332,7 +377,7 @@ impl<I: Index> Follower<I> {
         let step = Step { hash, block: network.genesis(), delta: &BlockDelta::genesis(network) };
         let mut rows = Rows::new(&*self.store);
         self.index.apply(&mut rows, &step)?;
-        self.write(rows, &hash)?;
+        self.write(rows.take::<I>(self.shared.name, hash))?;
         Ok(hash)
     }
 
@@ -356,12 +401,9 @@ impl<I: Index> Follower<I> {
     }
 
     /// Rows and cursor together. Unsynced: what a power cut takes back is built again.
-    fn write(&self, mut rows: Rows<'_>, cursor: &BlockHash) -> Result<(), StoreError> {
-        rows.totals.write(&mut rows.batch);
-        rows.batch.sort(I::is_unique);
-        rows.batch.put_cursor(self.shared.name, Some(cursor));
+    fn write(&self, batch: Batch) -> Result<(), StoreError> {
         failpoint::pass(failpoint::BEFORE_INDEX);
-        self.store.write(rows.batch, Durability::Unsynced)?;
+        self.store.write(batch, Durability::Unsynced)?;
         failpoint::pass(failpoint::AFTER_INDEX);
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 use super::message::{NetAddress, PeerAddress};
 use crate::config::PeerName;
+use crate::p2p::brain::outbound::Added;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 
@@ -32,6 +33,15 @@ pub fn resolve_all(names: &[PeerName], default_port: u16) -> Vec<PeerAddress> {
             tracing::warn!(host = name.host, %error, "a peer's name cannot be looked up");
             None
         }
+    });
+    found.collect()
+}
+
+/// The same, with the names: `getaddednodeinfo` shows them.
+pub fn resolve_added(names: &[PeerName], default_port: u16) -> Vec<Added> {
+    let found = names.iter().flat_map(|name| {
+        let one = resolve_all(std::slice::from_ref(name), default_port);
+        one.into_iter().map(|address| Added { address, name: name.to_string() })
     });
     found.collect()
 }

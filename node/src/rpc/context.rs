@@ -8,10 +8,11 @@ use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use crate::p2p::shell::PeerNetwork;
 use crate::prune::Pruner;
+use crate::witness::Witness;
 use setara_api::error::ErrorCode;
 use setara_core::address::Address;
 use setara_core::network::Network;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -19,6 +20,9 @@ use tokio_util::sync::CancellationToken;
 
 /// How long a question waits for an index that is a few blocks behind: at the tip it is one or two, for moments.
 const INDEX_WAIT: Duration = Duration::from_secs(5);
+
+/// Makes a backup.
+pub type Backup = Box<dyn Fn(&Path) -> Result<Witness, String> + Send + Sync>;
 
 /// Everything a method may reach.
 pub struct RpcContext {
@@ -54,6 +58,8 @@ pub struct RpcContext {
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     /// What was found at the start and the operator should know.
     pub notices: Vec<String>,
+    /// Makes a backup in a folder; gives the tip that is in it, or what went wrong.
+    pub backup: Backup,
     /// Cancelled when the node is to stop.
     pub shutdown: CancellationToken,
 }

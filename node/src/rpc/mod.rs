@@ -24,7 +24,7 @@ pub mod proof;
 pub mod server;
 mod stall;
 
-pub use context::RpcContext;
+pub use context::{Backup, RpcContext};
 pub use logs::LogControl;
 pub use server::{RpcServer, StartError};
 

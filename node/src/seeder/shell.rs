@@ -14,6 +14,7 @@ use crate::p2p::shell::conn::{self, GreetError, Greeted};
 use crate::p2p::shell::door::Door;
 use crate::p2p::shell::files::{self, Files};
 use crate::p2p::shell::frames::Received;
+use crate::p2p::shell::gate::HANDSHAKES_MAX;
 use crate::p2p::shell::noise::{Handshake, HandshakeError, Role, StaticKey};
 use crate::p2p::shell::{NetworkError, dial, listen};
 use crate::{p2p, signals, telemetry};
@@ -135,7 +136,7 @@ async fn serve(
         key: StaticKey::generate(),
         network: network.clone(),
         proxy: peers.proxy,
-        door: Door::new(peers.allow_private),
+        door: Door::new(peers.allow_private, HANDSHAKES_MAX),
         next_peer: AtomicU64::new(1),
         clock,
         stop,

@@ -7,15 +7,21 @@
 //! Two implementations: [`RocksStore`] on disk, [`MemoryStore`] with fault injection. What the bytes mean is in
 //! [`schema`].
 
+#[cfg(any(test, feature = "rocksdb"))]
+mod blobs;
 mod memory;
 #[cfg(feature = "rocksdb")]
 mod rocks;
+#[cfg(feature = "rocksdb")]
+mod salvage;
 pub mod schema;
 mod space;
 
 pub use memory::{Faults, MemoryStore};
 #[cfg(feature = "rocksdb")]
 pub use rocks::{RocksOptions, RocksStore};
+#[cfg(feature = "rocksdb")]
+pub use salvage::{FoundHeader, Salvage};
 pub use space::SpaceCheck;
 
 use setara_core::codec::{Codec, Writer};
@@ -87,8 +93,8 @@ pub enum StoreError {
     },
     /// A stored value is missing or is not what was written.
     #[error(
-        "the database is damaged: {what}. Nothing was changed; restore the data directory from a backup, or move it \
-         away to load the chain anew"
+        "the database is damaged: {what}. Nothing was changed; `setara-node rebuild` makes a new one from the blocks that \
+         are still good, `setara-node restore` from a backup"
     )]
     Corrupt {
         /// Which value, and how it is wrong.

@@ -10,7 +10,9 @@
 //!   retry would report as safe.
 
 use super::{Batch, Column, Direction, Durability, Reader, Rows, Store, StoreError};
+use crate::datadir::sync_folder;
 use parking_lot::Mutex;
+use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompressionType, DBRecoveryMode, DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions,
@@ -38,7 +40,7 @@ const KEPT_FILES_MIN: u64 = 16;
 /// RocksDB's own log: small, and few of them.
 const LOG_FILE_BYTES: usize = 4 << 20;
 const LOG_FILES: usize = 4;
-/// Open table files: well below the usual limit of 1,024 descriptors, which sockets share.
+/// Open table files unless told otherwise: well below the usual limit of 1,024 descriptors, which sockets share.
 const OPEN_FILES: i32 = 400;
 /// Least room for blocks and for writes, whatever the budget.
 const CACHE_BYTES_MIN: usize = 8 << 20;
@@ -48,13 +50,15 @@ const CACHE_BYTES_MIN: usize = 8 << 20;
 pub struct RocksOptions {
     /// Memory for cached blocks and for writes not yet in tables, together.
     pub memory_bytes: usize,
+    /// Files kept open.
+    pub open_files: i32,
     /// Where old bodies are deleted, the bytes of bodies that are kept: files are then so small that they die soon.
     pub kept_bytes: Option<u64>,
 }
 
 impl Default for RocksOptions {
     fn default() -> Self {
-        Self { memory_bytes: 128 << 20, kept_bytes: None }
+        Self { memory_bytes: 128 << 20, open_files: OPEN_FILES, kept_bytes: None }
     }
 }
 
@@ -84,7 +88,9 @@ self_cell::self_cell!(
 impl RocksStore {
     /// Opens the database in `path`, creating it (and the directory) if there is none.
     pub fn open(path: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(path).map_err(|error| StoreError::Backend {
+        // RocksDB syncs what is in its folder, not the folder's own name.
+        let made = std::fs::create_dir_all(path).and_then(|()| sync_folder(path.parent().unwrap_or(path)));
+        made.map_err(|error| StoreError::Backend {
             doing: "creating",
             path: path.display().to_string(),
             reason: error.to_string(),
@@ -94,6 +100,7 @@ impl RocksStore {
         let cache_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
         let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
         let mut shared = database_options(write_bytes);
+        shared.set_max_open_files(options.open_files);
         if options.kept_bytes.is_some() {
             shared.set_max_total_wal_size(WAL_BYTES_MAX_PRUNED);
         }
@@ -122,6 +129,14 @@ impl RocksStore {
             poisoned: Mutex::new(None),
             deleted_at: AtomicU64::new(0),
         })))
+    }
+
+    /// Makes a database in `folder`, which must not be there, of the state at one moment; writes go on meanwhile. Files
+    /// that never change are linked, or copied to another file system.
+    pub fn checkpoint(&self, folder: &Path) -> Result<(), StoreError> {
+        let failed = |error: rocksdb::Error| backend("copying the database to", folder, &error);
+        let checkpoint = Checkpoint::new(&self.0.db).map_err(failed)?;
+        checkpoint.create_checkpoint(folder).map_err(failed)
     }
 }
 
@@ -164,7 +179,6 @@ fn database_options(write_bytes: usize) -> Options {
     options.set_db_write_buffer_size(write_bytes);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(2);
-    options.set_max_open_files(OPEN_FILES);
     options.set_bytes_per_sync(1 << 20);
     options.set_wal_bytes_per_sync(1 << 20);
     options.set_max_log_file_size(LOG_FILE_BYTES);
@@ -222,11 +236,12 @@ fn backend(doing: &'static str, path: &Path, error: &rocksdb::Error) -> StoreErr
     } else if reason.contains("Too many open files") {
         "Raise the limit of open files (ulimit -n 4096)"
     } else if reason.contains("No such file") {
-        "A file of the database is missing: restore the directory from a backup, or move it away to load the chain anew"
+        "A file of the database is missing: `setara-node rebuild` makes a new one from the blocks that are still good"
     } else if error.kind() == ErrorKind::IOError {
-        "The disk reported an error: check its health and the system log before starting again"
+        "The disk reported an error: check its health and the system log before starting again. If blocks are lost, \
+         `setara-node rebuild` keeps those that are still good"
     } else {
-        "Restore the directory from a backup, or move it away to load the chain anew"
+        "`setara-node rebuild` makes a new database from the blocks that are still good"
     };
     StoreError::Backend { doing, path: path.display().to_string(), reason, advice }
 }

@@ -29,8 +29,8 @@ use setara_core::transaction::{Coin, OutPoint};
 /// Version of everything in this file. A directory of a higher one is refused; of a lower one, migrated.
 pub const FORMAT: u32 = 2;
 
-const KEY_FORMAT: &[u8] = b"format";
-const KEY_GENESIS: &[u8] = b"genesis";
+pub(super) const KEY_FORMAT: &[u8] = b"format";
+pub(super) const KEY_GENESIS: &[u8] = b"genesis";
 const KEY_TIP: &[u8] = b"tip";
 const KEY_COINS_TIP: &[u8] = b"coins_tip";
 const KEY_LATTICE: &[u8] = b"lattice";
@@ -47,7 +47,7 @@ fn seal(bytes: &[u8]) -> [u8; SEAL_BYTES] {
 }
 
 /// Checks and removes the seal.
-fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
+pub(super) fn unseal(mut bytes: Vec<u8>, what: &str, hash: &BlockHash) -> Result<Vec<u8>, StoreError> {
     match bytes.split_last_chunk::<SEAL_BYTES>() {
         Some((value, sealed)) if seal(value) == *sealed => {
             bytes.truncate(bytes.len() - SEAL_BYTES);
@@ -513,6 +513,42 @@ mod tests {
         );
         store.tamper(Column::Meta, KEY_FORMAT, None);
         assert!(matches!(check_identity(&store, &ours, "here"), Err(StoreError::Corrupt { .. })));
+    }
+
+    /// ST8: interrupted before its batch a migration is done again, after it it is done; either way it ends in the same bytes,
+    /// and once more changes nothing.
+    #[test]
+    fn st8_an_interrupted_migration_ends_in_the_same_bytes() {
+        let network = setara_core::network::Network::dev();
+        let genesis = network.genesis_hash();
+        let delta = BlockDelta::genesis(&network);
+        let mut lattice = Lattice::empty();
+        lattice.apply(&delta.lattice_changes()).unwrap();
+        let state = setara_core::consensus::apply(&delta, lattice.root());
+        let old = || {
+            let store = MemoryStore::new();
+            let mut batch = Batch::new();
+            batch.put_identity(&genesis);
+            batch.put_tip(&state);
+            batch.put(Column::Meta, KEY_FORMAT, &1u32.to_le_bytes());
+            store.write(batch, Durability::Synced).unwrap();
+            store
+        };
+        let whole = old();
+        migrate(&whole, &genesis).unwrap();
+        assert_eq!(check_identity(&whole, &genesis, "here"), Ok(true));
+        assert_eq!((coins_tip(&whole), format(&whole)), (Ok(Some(state)), Ok(Some(FORMAT))));
+        let cut = old();
+        let before = cut.rows(Column::Meta);
+        cut.faults().fail_write(1);
+        assert!(migrate(&cut, &genesis).is_err());
+        let cut = cut.crash(u64::MAX);
+        assert_eq!(cut.rows(Column::Meta), before);
+        for _ in 0..2 {
+            migrate(&cut, &genesis).unwrap();
+            assert_eq!(cut.rows(Column::Meta), whole.rows(Column::Meta));
+            assert_eq!(cut.crash(0).rows(Column::Meta), whole.rows(Column::Meta), "it is synced");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 fn open(path: &Path, network: &Arc<Network>, verifier: &Verifier) -> Result<(RocksStore, ChainCore), ChainFault> {
-    let store = RocksStore::open(path, &RocksOptions { memory_bytes: 0, kept_bytes: None })?;
+    let store = RocksStore::open(path, &RocksOptions { memory_bytes: 0, ..RocksOptions::default() })?;
     let core = ChainCore::open(Arc::new(store.clone()), verifier.clone(), small(), later(network))?;
     Ok((store, core))
 }

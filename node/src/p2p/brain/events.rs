@@ -13,6 +13,7 @@ use crate::p2p::message::{Hello, Message, NetAddress, PeerAddress, Reference, se
 use rand::RngExt;
 use setara_core::block::Header;
 use setara_core::hash::BlockHash;
+use setara_core::limits::HEADER_BYTES;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -250,6 +251,7 @@ impl Parts {
                         Reference::Transaction(_) | Reference::Parent(_) => None,
                     })
                     .collect();
+                blocks.iter().for_each(|hash| peer.answered_block(hash));
                 self.relay.on_not_found(desk, id, &references);
                 self.blocks.on_not_found(desk, id, &references);
                 self.download.on_not_found(desk, id, &blocks);
@@ -282,6 +284,10 @@ impl Parts {
     }
 
     fn block(&mut self, desk: &mut Desk<'_>, id: PeerId, bytes: &Arc<[u8]>) {
+        let header = bytes.first_chunk::<HEADER_BYTES>().and_then(|bytes| Header::from_bytes(bytes).ok());
+        if let (Some(header), Some(peer)) = (header, self.peers.get_mut(&id)) {
+            peer.answered_block(&header.hash());
+        }
         // Asked for by the one or the other part, or by both: each knows what it asked of whom.
         let by_download = self.download.on_block(desk, id, bytes.clone());
         let by_relay = self.blocks.on_block(desk, id, bytes);
@@ -506,6 +512,16 @@ impl Parts {
                         peer.closing = true;
                     }
                     settled.push(Action::Disconnect(id, ending));
+                }
+                // What is not to be sent twice is on its way already.
+                Action::Send(id, Message::GetBlocks(hashes)) => {
+                    let hashes = match self.peers.get_mut(&id) {
+                        Some(peer) => peer.ask_blocks(hashes, now.monotonic),
+                        None => hashes,
+                    };
+                    if !hashes.is_empty() {
+                        settled.push(Action::Send(id, Message::GetBlocks(hashes)));
+                    }
                 }
                 other => settled.push(other),
             }

@@ -127,9 +127,12 @@ impl Parts {
         desk.actions.extend(decided);
         let now = desk.monotonic();
         self.send_privately(desk, &connections);
-        if now >= self.next_own {
+        // Not at once: whoever comes meanwhile is told as it comes.
+        let next = now + OWN_INTERVAL;
+        let due = *self.next_own.get_or_insert(next);
+        if now >= due {
             let jitter = Duration::from_secs(desk.rng.random_range(0..600));
-            self.next_own = now + OWN_INTERVAL + jitter;
+            self.next_own = Some(next + jitter);
             self.tell_own(desk);
         }
         self.find_old_bodies(desk);
@@ -146,7 +149,7 @@ impl Parts {
         if let Some(address) = address.filter(|address| self.mapped != Some(*address)) {
             self.outbound.learn_own(address);
             // Peers that are here already are told with the next tick.
-            self.next_own = Duration::ZERO;
+            self.next_own = Some(Duration::ZERO);
         }
         self.mapped = address;
     }

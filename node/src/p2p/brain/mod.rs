@@ -48,7 +48,7 @@ use blocks::BlockRelay;
 use download::Download;
 use history::HistoryDownload;
 use interface::{Actions, Desk, Event, PeerId};
-use outbound::{Outbound, OutboundConfig};
+use outbound::{Added, Outbound, OutboundConfig};
 use peer::Peer;
 use private::PrivateBroadcast;
 use rand::SeedableRng;
@@ -79,7 +79,7 @@ pub struct BrainOptions {
     /// Dial these and nobody else.
     pub only: Vec<PeerAddress>,
     /// Dial these always, besides others.
-    pub manual: Vec<PeerAddress>,
+    pub manual: Vec<Added>,
     /// Where others reach this node: told to them.
     pub external: Vec<PeerAddress>,
     /// Of the genesis file: asked when few addresses are known.
@@ -197,7 +197,7 @@ pub struct Parts {
     /// When progress is told next.
     next_progress: Duration,
     /// When this node's own addresses are told next.
-    next_own: Duration,
+    next_own: Option<Duration>,
     /// Where the router forwards from.
     mapped: Option<PeerAddress>,
     /// When everybody is next asked who serves what nobody connected does; `None` while nothing of the kind is missing.
@@ -253,7 +253,7 @@ impl Parts {
             caught_up: false,
             next_save: SAVE_INTERVAL,
             next_progress: Duration::ZERO,
-            next_own: Duration::ZERO,
+            next_own: None,
             mapped: None,
             next_find: None,
             warned_of_clock: false,

@@ -65,8 +65,27 @@ const ALONE: Duration = Duration::from_secs(60);
 const BOOTSTRAP_INTERVAL: Duration = Duration::from_secs(600);
 /// How long somebody who has an old body is looked for, before everybody is asked again.
 const LOOKING: Duration = Duration::from_secs(120);
+/// With fewer full connections than this, half of the dials go to addresses that once worked: strangers can fill the book
+/// with invented ones, which are new and therefore look better than peers that a cut has made fail. Half of
+/// [`OUTBOUND_FULL`]: that many show the best chain, and from then on the book's own chances decide again.
+const FEW_CONNECTIONS: usize = 4;
 /// Own addresses remembered: more than interfaces.
 const OWN_MAX: usize = 64;
+
+/// A peer that the operator named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// Where.
+    pub address: PeerAddress,
+    /// As it was written.
+    pub name: String,
+}
+
+impl From<PeerAddress> for Added {
+    fn from(address: PeerAddress) -> Self {
+        Self { address, name: address.to_string() }
+    }
+}
 
 /// What the operator decided.
 #[derive(Debug, Clone, Default)]
@@ -74,7 +93,7 @@ pub struct OutboundConfig {
     /// If not empty, only these are dialled (`--connect`).
     pub connect: Vec<PeerAddress>,
     /// Always kept connected (`--add-peer`), at most [`MANUAL_MAX`].
-    pub manual: Vec<PeerAddress>,
+    pub manual: Vec<Added>,
     /// Of the genesis file.
     pub bootstrap: Vec<PeerAddress>,
     /// Whether Tor's addresses can be dialled.
@@ -160,24 +179,28 @@ impl Outbound {
     }
 
     /// Keeps a peer connected from now on; false if there are too many or it is one already.
-    pub fn add_manual(&mut self, address: PeerAddress) -> bool {
-        if self.config.manual.len() >= MANUAL_MAX || self.config.manual.contains(&address) {
+    pub fn add_manual(&mut self, added: Added) -> bool {
+        if self.config.manual.len() >= MANUAL_MAX || self.is_manual(&added.address) {
             return false;
         }
-        self.failures.remove(&address);
-        self.config.manual.push(address);
+        self.failures.remove(&added.address);
+        self.config.manual.push(added);
         true
     }
 
-    /// No longer; false if it was not one. The connection stays.
-    pub fn remove_manual(&mut self, address: &PeerAddress) -> bool {
+    fn is_manual(&self, address: &PeerAddress) -> bool {
+        self.config.manual.iter().any(|added| added.address == *address)
+    }
+
+    /// No longer those of which this is true; false if there was none. The connection stays.
+    pub fn remove_manual(&mut self, which: impl Fn(&Added) -> bool) -> bool {
         let before = self.config.manual.len();
-        self.config.manual.retain(|manual| manual != address);
+        self.config.manual.retain(|added| !which(added));
         before != self.config.manual.len()
     }
 
     /// Peers that the operator named.
-    pub fn manual(&self) -> &[PeerAddress] {
+    pub fn manual(&self) -> &[Added] {
         &self.config.manual
     }
 
@@ -253,11 +276,13 @@ impl Outbound {
         if !self.active {
             return actions;
         }
-        let named = if self.config.connect.is_empty() { &self.config.manual } else { &self.config.connect };
-        for address in named.clone() {
+        let manual = || self.config.manual.iter().map(|added| added.address).collect();
+        let named: Vec<PeerAddress> =
+            if self.config.connect.is_empty() { manual() } else { self.config.connect.clone() };
+        for address in named {
             let there = connections.iter().any(|connection| connection.address == address);
             if !there && !self.resting(&address, time) && self.dialling.len() < DIALS_MAX {
-                self.dial(address, Link::Manual, now, addresses, &mut actions);
+                actions.push(Action::Dial(self.dial(address, Link::Manual, now, addresses)));
             }
         }
         if !self.config.connect.is_empty() {
@@ -270,7 +295,7 @@ impl Outbound {
         }
         self.next_round = time + ROUND_INTERVAL;
         if let Some(directory) = self.bootstrap(now, rng, addresses, bans, connections) {
-            self.dial(directory, Link::AddressFetch, now, addresses, &mut actions);
+            actions.push(Action::Dial(self.dial(directory, Link::AddressFetch, now, addresses)));
         }
         for _ in 0..DIALS_PER_ROUND {
             if self.dialling.len() >= DIALS_MAX {
@@ -284,7 +309,7 @@ impl Outbound {
                 None => self.choose(link, now, rng, addresses, bans, connections),
             };
             if let Some(address) = target {
-                self.dial(address, link, now, addresses, &mut actions);
+                actions.push(Action::Dial(self.dial(address, link, now, addresses)));
             }
         }
         self.feel(now, rng, addresses, bans, connections, &mut actions);
@@ -308,9 +333,7 @@ impl Outbound {
         for _ in 0..PRIVATE_TRIES {
             let address = self.choose(link, now, rng, addresses, bans, connections)?;
             if !told(&address) {
-                self.dialling.insert(address, (link, now.monotonic));
-                addresses.attempt(&address, now);
-                return Some(Dial { address, link });
+                return Some(self.dial(address, link, now, addresses));
             }
         }
         None
@@ -364,7 +387,7 @@ impl Outbound {
         let tested = tested.filter(|address| self.fits(address, Link::Feeler, now, addresses, bans, connections));
         let target = tested.or_else(|| self.choose(Link::Feeler, now, rng, addresses, bans, connections));
         if let Some(address) = target {
-            self.dial(address, Link::Feeler, now, addresses, actions);
+            actions.push(Action::Dial(self.dial(address, Link::Feeler, now, addresses)));
         }
     }
 
@@ -384,6 +407,17 @@ impl Outbound {
             let fits = |entry: &&Entry| self.fits(&entry.address, link, now, addresses, bans, connections);
             if let Some(entry) = addresses.entries().filter(serves).find(fits) {
                 return Some(entry.address);
+            }
+        }
+        if link == Link::OutboundFull && is_lonely(connections) && rng.random::<bool>() {
+            let worked = addresses.entries().filter(|entry| {
+                entry.tried && entry.services & services::BLOCKS != 0 && !entry.terrible(now.unix_seconds)
+            });
+            let worked = worked.map(|entry| entry.address);
+            let worked: Vec<PeerAddress> =
+                worked.filter(|address| self.fits(address, link, now, addresses, bans, connections)).collect();
+            if !worked.is_empty() {
+                return Some(worked[rng.random_range(0..worked.len())]);
             }
         }
         for _ in 0..TRIES {
@@ -412,7 +446,7 @@ impl Outbound {
             || !self.config.onion && group::kind(&address.host) == group::Kind::Onion
             || self.own.contains(address)
             || self.resting(address, now.monotonic)
-            || self.config.manual.contains(address)
+            || self.is_manual(address)
             || bans.is_banned(&address.host, now.unix_seconds)
             || bans.is_discouraged(&address.host)
             || self.dialling.keys().any(known)
@@ -434,10 +468,10 @@ impl Outbound {
         self.dialling.contains_key(address) || self.failures.get(address).is_some_and(|(_, until)| time < *until)
     }
 
-    fn dial(&mut self, address: PeerAddress, link: Link, now: Now, addresses: &mut Addresses, actions: &mut Actions) {
+    fn dial(&mut self, address: PeerAddress, link: Link, now: Now, addresses: &mut Addresses) -> Dial {
         self.dialling.insert(address, (link, now.monotonic));
         addresses.attempt(&address, now);
-        actions.push(Action::Dial(Dial { address, link }));
+        Dial { address, link }
     }
 
     /// With few addresses, or none that leads anywhere, the genesis file's are put into the book; one of them that is
@@ -480,6 +514,12 @@ impl Outbound {
         }
         directory
     }
+}
+
+/// Whether only few of the full connections that this node made itself stand; those of others prove nothing.
+fn is_lonely(connections: &[Connection]) -> bool {
+    let full = |connection: &&Connection| connection.link == Link::OutboundFull && connection.ready;
+    connections.iter().filter(full).count() < FEW_CONNECTIONS
 }
 
 /// Where there is one connection more than wanted, the one that was last of use longest ago ends; of those equal, the

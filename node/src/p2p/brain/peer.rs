@@ -8,7 +8,13 @@
 
 use super::interface::{Link, PeerId};
 use crate::p2p::message::{Hello, PeerAddress, services};
+use setara_core::hash::BlockHash;
+use std::collections::BTreeMap;
 use std::time::Duration;
+
+/// A block that a peer was asked for is not asked of it again for so long (two spacings); by then the download has left a
+/// peer that sends nothing, and whoever asks once more has a reason.
+const ASKED_FOR: Duration = Duration::from_secs(120);
 
 /// A peer.
 #[derive(Debug, Clone)]
@@ -53,6 +59,8 @@ pub struct Peer {
     pub blamed: bool,
     /// It was sent the genesis file.
     pub genesis_sent: bool,
+    /// Blocks that it was asked for and has not answered, and since when.
+    asked_blocks: BTreeMap<BlockHash, Duration>,
 }
 
 impl Peer {
@@ -79,7 +87,22 @@ impl Peer {
             asked_addresses: false,
             blamed: false,
             genesis_sent: false,
+            asked_blocks: BTreeMap::new(),
         }
+    }
+
+    /// Of blocks that are to be asked of it, those that it is not asked for already: the download and the relay of new
+    /// blocks may want the same one, and both take the answer.
+    pub fn ask_blocks(&mut self, mut hashes: Vec<BlockHash>, now: Duration) -> Vec<BlockHash> {
+        self.asked_blocks.retain(|_, since| now.saturating_sub(*since) < ASKED_FOR);
+        hashes.retain(|hash| !self.asked_blocks.contains_key(hash));
+        self.asked_blocks.extend(hashes.iter().map(|hash| (*hash, now)));
+        hashes
+    }
+
+    /// It sent a block, or said that it has none.
+    pub fn answered_block(&mut self, hash: &BlockHash) {
+        self.asked_blocks.remove(hash);
     }
 
     /// Whether both have greeted and nobody is leaving.

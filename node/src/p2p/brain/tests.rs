@@ -91,6 +91,26 @@ fn ending(actions: &Actions) -> Option<&Ending> {
     })
 }
 
+/// A peer that this node dialled before it ever looked at its deadlines is told once where the node is reached, and not
+/// again with the first look.
+#[test]
+fn own_addresses_are_told_once() {
+    let own = PeerAddress { host: NetAddress::V4(Ipv4Addr::new(21, 1, 1, 1)), port: 4_000 };
+    let mut node = Node::with(1, |options| options.external = vec![own]);
+    let address = PeerAddress { host: NetAddress::V4(Ipv4Addr::new(22, 1, 1, 1)), port: 4_000 };
+    node.handle(Event::Connected { peer: PeerId(1), link: Link::OutboundFull, address, version: 1 });
+    let told = |actions: &Actions| {
+        let of = |action: &&Action| match action {
+            Action::Send(_, Message::Addresses(records)) => records.iter().any(|record| record.address == own),
+            _ => false,
+        };
+        actions.iter().filter(of).count()
+    };
+    let greeting = hello(&Node::new(2).dialled_by(1));
+    assert_eq!(told(&node.says(1, greeting)), 1);
+    assert_eq!((0..120).map(|_| told(&node.passes(1))).sum::<usize>(), 0);
+}
+
 /// TH6. Before `Hello` nothing but it and the genesis file; after it no second one.
 #[test]
 fn th6_greeting_comes_first_and_once() {
@@ -311,7 +331,7 @@ fn ae10_a_directory_is_asked_and_left() {
         });
         links.next()
     };
-    for (manual, bootstrap) in [(vec![seeder], Vec::new()), (Vec::new(), vec![seeder])] {
+    for (manual, bootstrap) in [(vec![seeder.into()], Vec::new()), (Vec::new(), vec![seeder])] {
         let mut node =
             Node::with(1, |options| (options.manual, options.bootstrap) = (manual.clone(), bootstrap.clone()));
         let link = dials(&node.passes(1)).expect("the seeder is dialled");

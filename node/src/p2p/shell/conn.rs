@@ -7,7 +7,7 @@ use super::frames::Received;
 use super::noise::{Handshake, HandshakeError, Role, Session, SessionError, StaticKey};
 use super::outbox::{Item, Outbox, SEND_STUCK};
 use super::stats::Stats;
-use crate::chain::ChainHandle;
+use crate::chain::{ChainHandle, View};
 use crate::clock::Clock;
 use crate::p2p::brain::interface::{Ending, Event, PeerId};
 use crate::p2p::brain::penalty::Offence;
@@ -306,7 +306,19 @@ impl Connection {
 
 /// What an item says, from the store.
 fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> {
-    let view = chain.view();
+    let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
+    let asked = match &item {
+        Item::Block(hash) | Item::CompactBlock(hash) | Item::BlockTransactions(hash, _) => Some(*hash),
+        Item::Frame(_) | Item::Genesis => None,
+    };
+    match (read(&chain.view(), genesis, item), asked) {
+        // One damaged body is no reason to turn a peer away: this node asks for it again itself.
+        (Err(StoreError::Corrupt { .. } | StoreError::Backend { .. }), Some(hash)) => Ok(missing(hash)),
+        (read, _) => read,
+    }
+}
+
+fn read(view: &View, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> {
     let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
     Ok(match item {
         Item::Frame(frame) => frame,

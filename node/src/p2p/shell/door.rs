@@ -27,9 +27,10 @@ pub struct Place {
 }
 
 impl Door {
-    /// Open. With `allow_private`, dials from private and loopback addresses are not counted by place.
-    pub fn new(allow_private: bool) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Inside { gate: Gate::new(allow_private), shaking: BTreeMap::new() })))
+    /// Open for so many handshakes at a time. With `allow_private`, dials from private and loopback addresses are not counted by place.
+    pub fn new(allow_private: bool, handshakes_max: usize) -> Arc<Self> {
+        let gate = Gate::new(allow_private, handshakes_max);
+        Arc::new(Self(Mutex::new(Inside { gate, shaking: BTreeMap::new() })))
     }
 
     /// A place for a handshake with somebody who dials from `address`, if there is one.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Handshakes at the same time: each costs four curve operations and a kilobyte.
+/// Handshakes at the same time, unless descriptors are few: each costs four curve operations and a kilobyte.
 pub const HANDSHAKES_MAX: usize = 64;
 /// Where all places are taken, the oldest handshake gives way to a newcomer once it is this old: an honest one takes
 /// three round trips, one that says nothing would keep its place for ten seconds.
@@ -51,6 +51,7 @@ pub struct Gate {
     shaking: BTreeMap<Ticket, Duration>,
     next: u64,
     allow_private: bool,
+    handshakes_max: usize,
 }
 
 /// A handshake that was admitted.
@@ -67,16 +68,17 @@ pub struct Admission {
 }
 
 impl Gate {
-    /// Open. With `allow_private`, dials from private and loopback addresses are not counted by place.
-    pub const fn new(allow_private: bool) -> Self {
+    /// Open for so many handshakes at a time. With `allow_private`, dials from private and loopback addresses are not counted
+    /// by place.
+    pub const fn new(allow_private: bool, handshakes_max: usize) -> Self {
         let all = Bucket { tokens_milli: BURST_ALL * 1_000, at: Duration::ZERO };
-        Self { all, places: BTreeMap::new(), shaking: BTreeMap::new(), next: 0, allow_private }
+        Self { all, places: BTreeMap::new(), shaking: BTreeMap::new(), next: 0, allow_private, handshakes_max }
     }
 
     /// Whether somebody who dials from `address` may begin a handshake; if so, [`Self::done`] must follow.
     pub fn admit(&mut self, address: IpAddr, now: Duration) -> Option<Admission> {
         let oldest = self.shaking.first_key_value().map(|(ticket, began)| (*ticket, *began));
-        let instead_of = oldest.filter(|_| self.shaking.len() >= HANDSHAKES_MAX);
+        let instead_of = oldest.filter(|_| self.shaking.len() >= self.handshakes_max);
         if instead_of.is_some_and(|(_, began)| now.saturating_sub(began) < HANDSHAKE_GRACE) {
             return None;
         }
@@ -142,7 +144,7 @@ mod tests {
     /// TH2: a flood of dials from one place takes nothing from the others.
     #[test]
     fn a_flood_from_one_place_leaves_the_others_their_turn() {
-        let mut gate = Gate::new(false);
+        let mut gate = Gate::new(false, HANDSHAKES_MAX);
         let mut admitted = 0;
         for millis in 0..10_000u64 {
             let now = Duration::from_millis(millis);
@@ -161,7 +163,7 @@ mod tests {
     /// TH2: from many places at once, the rate of all together holds, and never more than so many shake hands.
     #[test]
     fn many_places_share_one_rate_and_so_many_handshakes() {
-        let mut gate = Gate::new(false);
+        let mut gate = Gate::new(false, HANDSHAKES_MAX);
         let of = |first: u32, n: u32| ip(&format!("{first}.{}.{}.1", n / 256, n % 256));
         let open: Vec<Admission> = (0..2_000).filter_map(|n| gate.admit(of(11, n), Duration::ZERO)).collect();
         assert_eq!(open.len(), HANDSHAKES_MAX);
@@ -182,7 +184,7 @@ mod tests {
     /// are not driven out.
     #[test]
     fn the_oldest_handshake_gives_way_to_a_newcomer() {
-        let mut gate = Gate::new(true);
+        let mut gate = Gate::new(true, HANDSHAKES_MAX);
         let silent: Vec<Ticket> =
             (0..HANDSHAKES_MAX).map(|_| gate.admit(ip("127.0.0.1"), Duration::ZERO).unwrap().ticket).collect();
         assert_eq!(gate.admit(ip("127.0.0.1"), HANDSHAKE_GRACE - Duration::from_millis(1)), None);
@@ -199,7 +201,7 @@ mod tests {
     #[test]
     fn private_addresses_are_exempt_only_where_allowed_and_mapped_ones_are_the_same_place() {
         let admitted = |allow, address: &str| {
-            let mut gate = Gate::new(allow);
+            let mut gate = Gate::new(allow, HANDSHAKES_MAX);
             (0..HANDSHAKES_MAX).filter_map(|_| gate.admit(ip(address), Duration::ZERO)).count()
         };
         for address in ["127.0.0.1", "10.1.2.3", "192.168.0.1", "::1", "fd00::1", "fe80::1", "::ffff:10.0.0.1"] {

@@ -58,6 +58,8 @@ pub struct NetworkOptions {
     pub lasting_identity: bool,
     /// The brain's.
     pub brain: BrainOptions,
+    /// Incoming handshakes at the same time.
+    pub handshakes_max: usize,
     /// The network's folder.
     pub folder: PathBuf,
     /// The genesis file as it is given to others.
@@ -197,7 +199,7 @@ impl PeerNetwork {
         let wish = wish.and_then(|listening| nat::Wish::of(listening, brain_options.allow_private));
         let core = Arc::new(Core {
             office,
-            door: Door::new(brain_options.allow_private),
+            door: Door::new(brain_options.allow_private, options.handshakes_max),
             key,
             stop,
             proxy: options.proxy,

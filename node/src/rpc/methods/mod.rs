@@ -100,6 +100,7 @@ pub fn handler(name: &str) -> Option<Handler> {
         "getaddressutxos" => Work(addresses::getaddressutxos),
         "getaddresstxids" => Work(addresses::getaddresstxids),
         "getaddressmempool" => Work(addresses::getaddressmempool),
+        "backupnode" => Work(util::backupnode),
         "getindexinfo" => Work(addresses::getindexinfo),
         "validateaddress" => Work(util::validateaddress),
         _ => return None,

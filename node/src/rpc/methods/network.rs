@@ -8,6 +8,7 @@ use crate::p2p::brain::Parts;
 use crate::p2p::brain::bans::{BAN_SECONDS, Subnet};
 use crate::p2p::brain::blocks::UPLOAD_PERIOD;
 use crate::p2p::brain::interface::{Action, Desk, Dial, Ending, Link, PeerId};
+use crate::p2p::brain::outbound::Added;
 use crate::p2p::brain::peer::Peer;
 use crate::p2p::brain::private::Sending;
 use crate::p2p::limits::PROTOCOL_VERSION;
@@ -243,7 +244,7 @@ pub(super) fn getnettotals(context: &RpcContext, _: &Args) -> Outcome {
     answer(&json!({
         "totalbytesrecv": received,
         "totalbytessent": sent,
-        "timemillis": context.clock.unix_seconds() * 1_000,
+        "timemillis": context.clock.unix_millis(),
         "uploadtarget": {
             "timeframe": UPLOAD_PERIOD.as_secs(),
             "target": upload.map_or(0, |upload| upload.target),
@@ -265,10 +266,19 @@ fn peer_address(context: &RpcContext, text: &str) -> Result<PeerAddress, RpcErro
 
 pub(super) fn addnode(context: &RpcContext, args: &Args) -> Outcome {
     let network = network(context)?;
-    let address = peer_address(context, args.text("node"))?;
+    let name = args.text("node").to_owned();
+    // By the name it was added under, whatever that leads to now.
+    if args.text("command") == "remove" {
+        let same = name.clone();
+        let removed = network.ask(move |parts, _| parts.outbound.remove_manual(|added| added.name == same));
+        if removed.ok_or_else(stopping)? {
+            return answer(&Value::Null);
+        }
+    }
+    let address = peer_address(context, &name)?;
     let done = match args.text("command") {
-        "add" => network.ask(move |parts, _| parts.outbound.add_manual(address)),
-        "remove" => network.ask(move |parts, _| parts.outbound.remove_manual(&address)),
+        "add" => network.ask(move |parts, _| parts.outbound.add_manual(Added { address, name })),
+        "remove" => network.ask(move |parts, _| parts.outbound.remove_manual(|added| added.address == address)),
         "onetry" => network.ask(move |_, desk| {
             desk.actions.push(Action::Dial(Dial { address, link: Link::Manual }));
             true
@@ -313,34 +323,35 @@ pub(super) fn disconnectnode(context: &RpcContext, args: &Args) -> Outcome {
 }
 
 pub(super) fn getaddednodeinfo(context: &RpcContext, args: &Args) -> Outcome {
-    let only = args.optional_text("node").map(|text| peer_address(context, text)).transpose()?;
+    let only = args.optional_text("node").map(str::to_owned);
+    // Under another name than the one it was added by, if that leads anywhere.
+    let alike = only.as_deref().and_then(|text| peer_address(context, text).ok());
     let added = network(context)?.ask(|parts, _| {
-        let describe = |address: &PeerAddress| {
+        let describe = |added: &Added| {
             let open: Vec<bool> = parts
                 .peers()
-                .filter(|peer| peer.address == *address && peer.hello.is_some())
+                .filter(|peer| peer.address == added.address && peer.hello.is_some())
                 .map(|peer| peer.link.is_inbound())
                 .collect();
-            (*address, open)
+            (added.clone(), open)
         };
         parts.outbound.manual().iter().map(describe).collect::<Vec<_>>()
     });
     let added = added.ok_or_else(stopping)?;
-    if let Some(only) = only
-        && !added.iter().any(|(address, _)| *address == only)
-    {
+    let wanted = |added: &Added| only.as_ref().is_none_or(|only| added.name == *only || Some(added.address) == alike);
+    if only.is_some() && !added.iter().any(|(added, _)| wanted(added)) {
         let message = "Error: Node has not been added.";
         return Err(RpcError::new(ErrorCode::CLIENT_NODE_NOT_ADDED, message));
     }
-    let shown = added.iter().filter(|(address, _)| only.is_none_or(|only| only == *address)).map(|(address, open)| {
+    let shown = added.iter().filter(|(added, _)| wanted(added)).map(|(added, open)| {
         let addresses: Vec<Value> = open
             .iter()
             .map(|inbound| {
                 let way = if *inbound { "inbound" } else { "outbound" };
-                json!({"address": address.to_string(), "connected": way})
+                json!({"address": added.address.to_string(), "connected": way})
             })
             .collect();
-        json!({"addednode": address.to_string(), "connected": !open.is_empty(), "addresses": addresses})
+        json!({"addednode": added.name, "connected": !open.is_empty(), "addresses": addresses})
     });
     answer(&shown.collect::<Vec<_>>())
 }

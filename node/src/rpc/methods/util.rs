@@ -4,8 +4,21 @@ use crate::rpc::args::Args;
 use crate::rpc::context::RpcContext;
 use crate::rpc::dispatch::answer;
 use crate::rpc::envelope::Outcome;
+use crate::rpc::error::RpcError;
+use serde_json::json;
 use setara_api::types::ValidatedAddress;
 use setara_core::address::Address;
+use std::path::Path;
+
+/// Relative paths would mean this process's folder, which no caller knows.
+pub(super) fn backupnode(context: &RpcContext, args: &Args) -> Outcome {
+    let folder = Path::new(args.text("folder"));
+    if !folder.is_absolute() {
+        return Err(RpcError::parameter("folder: expected an absolute path"));
+    }
+    let tip = (context.backup)(folder).map_err(RpcError::misc)?;
+    answer(&json!({ "height": tip.height, "hash": tip.hash }))
+}
 
 pub(super) fn validateaddress(context: &RpcContext, args: &Args) -> Outcome {
     let prefix = &context.network.prefix;

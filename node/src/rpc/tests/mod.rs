@@ -118,6 +118,7 @@ impl TestNode {
             folder: directory.path().to_owned(),
             disk_bytes: Box::new(|| 0),
             notices: Vec::new(),
+            backup: Box::new(|_| Err("in memory only".to_owned())),
             shutdown: shutdown.clone(),
         };
         let address = server.local_addr();

@@ -65,7 +65,7 @@ pub fn run(data: &[u8]) {
         inbound_max: usize::from(shape >> 4),
         upload_target: None,
         only: Vec::new(),
-        manual: some(2, host(1)),
+        manual: some(2, host(1)).into_iter().map(Into::into).collect(),
         external: some(4, host(200)),
         bootstrap: some(8, host(2)),
         minimum_chain_work: Work::ZERO,

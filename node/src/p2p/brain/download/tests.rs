@@ -1,5 +1,7 @@
 //! The download against peers that lie, stall and vanish.
 
+mod machine;
+
 use super::*;
 use crate::p2p::brain::interface::Actions;
 use crate::p2p::brain::sync::tests::Lab;

@@ -8,6 +8,7 @@ use crate::p2p::limits::{
 };
 use crate::testing::{address, break_signature};
 use rand::RngExt;
+use setara_core::amount::Amount;
 
 /// MP1: random ids fill what a peer has, then end in blame; another peer is served as before.
 #[test]
@@ -91,6 +92,82 @@ fn pushed_transactions_do_not_dodge_the_limits() {
     assert!(bench.lab.holds(&good) && bench.blamed(honest).is_empty());
     bench.relay.peer_gone(pusher);
     bench.relay.peer_gone(honest);
+    assert!(bench.relay.peers.is_empty() && bench.relay.orphans.is_empty() && bench.relay.requests.is_empty());
+}
+
+/// Transactions pushed in a soak: a sample, as many as attacks do with `SETARA_PUSHES=1000000`.
+fn pushes() -> u64 {
+    std::env::var("SETARA_PUSHES").ok().and_then(|text| text.parse().ok()).unwrap_or(PUSHES)
+}
+
+/// See [`pushes`].
+const PUSHES: u64 = 200_000;
+
+/// MP3: pushers come and go for hours; some get verdicts, some leave before any comes, of some the mempool says nothing
+/// for longer than a request lives. What is kept is bounded by who is there, and nothing stays.
+#[test]
+fn a_soak_of_pushed_transactions_leaves_nothing() {
+    const BATCH: u64 = 100;
+    const PUSHERS: u64 = 4;
+    /// Batches after which a pusher leaves and another comes.
+    const STAY: u64 = 25;
+    let start = std::time::Instant::now();
+    let mut bench = Bench::new(1);
+    let honest = bench.connect(1, Link::OutboundFull);
+    let mut pushers: Vec<PeerId> = (2..2 + PUSHERS).map(|peer| bench.connect(peer, Link::Inbound)).collect();
+    let (mut pushed, mut next, mut blames) = (0, 2 + PUSHERS, 0);
+    let mut most = (0, 0, 0);
+    let witnesses = bench.lab.pay(&[bench.lab.purse(1)], 1, 10_000).witnesses;
+    while pushed < pushes() {
+        let at = (pushed / BATCH % PUSHERS) as usize;
+        let pusher = pushers[at];
+        let batch = (0..BATCH).map(|number| {
+            let parent = [TxId::from_bytes(bench.rng.random())];
+            let mut orphan = (*orphan(&parent, pushed + number, 8).0).clone();
+            // One in four pays nothing; the others lack a parent that will never come.
+            orphan.witnesses = witnesses.clone();
+            if number % 4 != 0 {
+                orphan.outputs[0].amount = Amount::from_sen(crate::testing::coins(1).sen() - 10_000);
+            }
+            orphan
+        });
+        let batch = batch.collect();
+        bench.run(|relay, desk| relay.on_transactions(desk, pusher, batch));
+        pushed += BATCH;
+        blames += bench.blamed(pusher).len();
+        match bench.rng.random_range(0..4) {
+            // Verdicts that never come, of a mempool that is busy.
+            0 => drop(bench.take()),
+            1 => {
+                bench.lab.clock.advance(Duration::from_secs(61));
+                bench.run(TransactionRelay::tick);
+                bench.judge();
+            }
+            _ => bench.judge(),
+        }
+        bench.take();
+        if pushed / BATCH % STAY == 0 {
+            bench.relay.peer_gone(pusher);
+            pushers[at] = bench.connect(next, Link::Inbound);
+            next += 1;
+        }
+        let relay = &bench.relay;
+        assert_eq!(relay.peers.len() as u64, 1 + PUSHERS);
+        let waiting: usize = relay.peers.values().map(|state| state.waiting.len() + state.verifying.len()).sum();
+        most = (most.0.max(waiting), most.1.max(relay.orphans.len()), most.2.max(relay.requests.len()));
+        assert!(waiting <= PUSHERS as usize * (WAITING_PER_PEER + VERIFYING_PER_PEER));
+        assert!(relay.orphans.len() as u64 <= ORPHAN_SCORE_MAX);
+        assert!(relay.requests.len() <= PUSHERS as usize * ANNOUNCEMENTS_PER_PEER);
+    }
+    println!("{pushed} pushes by {} peers, {blames} blamed, at most {most:?} kept, {:?}", next - 2, start.elapsed());
+    assert!(most.1 > 100, "no orphan was taken: {most:?}");
+    assert!(most.0 > WAITING_PER_PEER / 2, "the queues were never put to the test: {most:?}");
+    let good = bench.lab.pay(&[bench.lab.purse(1)], 1, 10_000);
+    bench.send(honest, &[&good]);
+    bench.judge();
+    assert!(bench.lab.holds(&good) && bench.blamed(honest).is_empty());
+    pushers.push(honest);
+    pushers.into_iter().for_each(|peer| bench.relay.peer_gone(peer));
     assert!(bench.relay.peers.is_empty() && bench.relay.orphans.is_empty() && bench.relay.requests.is_empty());
 }
 
