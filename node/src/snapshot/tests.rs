@@ -31,7 +31,7 @@ impl Lab {
     fn new(above: u32) -> Self {
         let network = testing::funded_network(6, testing::coins(50));
         let mut ledger = ChainBuilder::new(&network);
-        for _ in 0..=BASE {
+        for _ in 0..BASE + 1 {
             let coin = ledger.spendable().into_iter().max_by_key(|(_, coin)| coin.output.amount).unwrap();
             let part = Amount::from_sen(coin.1.output.amount.sen() / 40);
             let outputs: Vec<_> = (0..40).map(|to| (testing::address(to % 6), part)).collect();

@@ -46,8 +46,9 @@ fn the_history_behind_a_snapshot_is_fetched_and_verified() {
         for id in 1..NODES {
             overlay.nodes[id].store = if id == 1 { chain.copy() } else { chain.pruned(RECENT) };
             match id {
-                1 => overlay.dials_nobody(id),
-                id => overlay.dials(id, &[1]),
+                // Whom one dials by order of the operator is not told to others; who dials is.
+                1 => overlay.dials(id, &[2, 3]),
+                id => overlay.dials_nobody(id),
             }
             overlay.start(id);
         }
