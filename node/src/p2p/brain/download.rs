@@ -38,6 +38,9 @@ const STALL_MAX: Duration = Duration::from_secs(64);
 /// A body on which the chain gave no verdict is asked for again after so long.
 const RESTING: Duration = Duration::from_secs(30);
 
+/// A body that found no room is not asked for again for so long.
+const DROPPED_FOR: Duration = Duration::from_secs(2);
+
 struct Flight {
     asked: Duration,
     /// Bodies that the peer was asked for before and had not sent then: they come first.
@@ -166,8 +169,13 @@ impl Download {
             }
         }
         self.release(desk);
+        if self.held_bytes > DOWNLOAD_WINDOW_BYTES {
+            self.drop_lost();
+        }
         while self.held_bytes > DOWNLOAD_WINDOW_BYTES {
-            let Some((_, held)) = self.held.pop_last() else { break };
+            let Some(((_, hash), held)) = self.held.pop_last() else { break };
+            // Or it would be asked for at once, and come, and be dropped again.
+            self.resting.insert(hash, desk.monotonic() + DROPPED_FOR);
             self.held_bytes = self.held_bytes.saturating_sub(held.bytes.len() as u64);
         }
         self.fill(desk);
@@ -221,8 +229,17 @@ impl Download {
         self.window.forget();
         self.release(desk);
         self.fill(desk);
+        self.drop_lost();
         self.check_timeouts(desk);
         self.check_stall(desk);
+    }
+
+    /// Drops bodies of branches that nothing is asked for any longer, since they have less work than the tip by now: their
+    /// parents will not come, and what they take of the window is lost to all others.
+    fn drop_lost(&mut self) {
+        let window = &self.window;
+        self.held.retain(|(_, hash), _| window.wants(hash));
+        self.held_bytes = self.held.values().map(|held| held.bytes.len() as u64).sum();
     }
 
     fn rest(&mut self, desk: &Desk<'_>, hash: BlockHash) {

@@ -41,6 +41,11 @@ impl Window {
         self.size = (self.size * 7 + bytes) / 8;
     }
 
+    /// Whether a body is one of those that are missing.
+    pub fn wants(&self, hash: &BlockHash) -> bool {
+        self.missing.iter().chain(self.others.iter().flatten()).any(|point| point.hash == *hash)
+    }
+
     fn block_bytes(&self) -> u64 {
         self.size.saturating_mul(2).max(BLOCK_BYTES_MIN)
     }
