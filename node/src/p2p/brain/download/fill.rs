@@ -130,6 +130,7 @@ impl Download {
         let best = tree.best().point().hash;
         let here = |point: &HeaderPoint| tree.get(&point.hash).is_none_or(|known| known.has_body || known.bad);
         self.window.missing.retain(|point| !here(point));
+        self.window.others.iter_mut().for_each(|branch| branch.retain(|point| !here(point)));
         let few = self.window.missing.len() < DOWNLOAD_WINDOW_BLOCKS as usize / 2;
         let above = self.window.missing.last().map(|last| last.hash) != Some(best);
         if self.window.target != Some(best) || few && above {

@@ -26,7 +26,7 @@ use std::net::Ipv4Addr;
 use std::sync::OnceLock;
 
 /// Seeds of an ordinary run; `SETARA_MACHINE_SEEDS=N` runs more, `SETARA_MACHINE_SEED=S` one alone.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 300;
 /// Blocks of the trunk: more than a window.
 const TRUNK: usize = 1_300;
 /// Where branches leave the trunk, and how long they are.
