@@ -24,6 +24,9 @@ const STEPS_MAX: usize = 32;
 /// Coins that those steps change, at most: some 30 MB, the records and their tables.
 const COINS_MAX: usize = 1 << 17;
 
+/// Coins with their names.
+type Coins<'a> = &'a [(OutPoint, Coin)];
+
 /// One block, connected or reverted.
 pub(super) struct Change {
     delta: BlockDelta,
@@ -38,7 +41,7 @@ impl Change {
     }
 
     /// What it takes out and what it puts in.
-    pub fn effects(&self) -> (&[(OutPoint, Coin)], &[(OutPoint, Coin)]) {
+    pub fn effects(&self) -> (Coins<'_>, Coins<'_>) {
         let (spent, created) = (self.delta.spent(), self.delta.created());
         if self.reverted { (created, spent) } else { (spent, created) }
     }

@@ -55,7 +55,7 @@ fn cs20_failing_reads_and_writes_are_never_verdicts() {
                 Err(error) => panic!("a fault became a verdict: {error}"),
             }
             // The coins' rows follow every other block.
-            if rig.core.tip().height().get() % 2 == 0 {
+            if rig.core.tip().height().get().is_multiple_of(2) {
                 let now = rig.now();
                 match rig.core.tick(now) {
                     Ok(()) => {}

@@ -88,7 +88,7 @@ fn every_kind_of_damage_is_found() {
         bytes
     };
     let heights = |height: u32| height.to_be_bytes().to_vec();
-    let damages: Vec<(&str, Column, Vec<u8>, Option<Vec<u8>>)> = vec![
+    let damages = [
         ("a body is gone", Column::Bodies, hash(2).to_vec(), None),
         ("a body is flipped", Column::Bodies, hash(2).to_vec(), Some(flipped(body(2)))),
         ("a body is another's", Column::Bodies, hash(2).to_vec(), Some(body(3))),

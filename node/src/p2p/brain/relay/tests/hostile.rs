@@ -146,7 +146,7 @@ fn a_soak_of_pushed_transactions_leaves_nothing() {
             _ => bench.judge(),
         }
         bench.take();
-        if pushed / BATCH % STAY == 0 {
+        if (pushed / BATCH).is_multiple_of(STAY) {
             bench.relay.peer_gone(pusher);
             pushers[at] = bench.connect(next, Link::Inbound);
             next += 1;
