@@ -11,7 +11,7 @@ use setara_tests::crash::World;
 use setara_tests::process::{NodeProcess, Setup, wait_until};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Kills of an ordinary run, over all tests here that count them: half a minute.
 const KILLS: u64 = 72;
@@ -19,6 +19,9 @@ const KILLS: u64 = 72;
 const KILLS_PER_WORLD: u64 = 24;
 /// A kill falls at most this long after the operation that it waited for has begun.
 const KILL_DELAY_MICROS_MAX: u64 = 15_000;
+
+/// A named place is reached within so long, by a node that has work all the time.
+const REACHED_WITHIN: Duration = Duration::from_secs(60);
 
 /// Kills of a node that syncs, in an ordinary run; `SETARA_SYNC_KILLS` for more.
 const SYNC_KILLS: u64 = 16;
@@ -123,7 +126,12 @@ fn killed_at_each_named_place() {
             node = armed.spawn();
             // A place on the way of a start may strike before the node is ready.
             if node.wait_ready().is_ok() {
-                let died = (0..20).any(|_| world.work_round(&node).is_err());
+                // The coins' rows follow once a second at most.
+                let deadline = Instant::now() + REACHED_WITHIN;
+                let mut died = false;
+                while !died && Instant::now() < deadline {
+                    died = world.work_round(&node).is_err();
+                }
                 assert!(died, "{place}:{count} was never reached");
             }
             assert!(!node.wait().success());
