@@ -233,6 +233,9 @@ impl Source {
         let failed = |error: rocksdb::Error| StoreError::corrupt(format!("{}: {error}", path.display()));
         let mut options = Options::default();
         options.set_paranoid_checks(false);
+        // As the database was written: without it RocksDB 11.8 forgets the logs that the manifest names, for which a
+        // database that is only read has no place, and crash.
+        options.set_track_and_verify_wals_in_manifest(true);
         // Records are sealed one by one: those behind a broken one are as good as any.
         options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
         let names = DB::list_cf(&options, path).map_err(failed)?;
