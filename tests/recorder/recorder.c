@@ -169,7 +169,9 @@ ssize_t write(int fd, const void *bytes, size_t length) {
     off_t offset = lseek(fd, 0, appends[fd] ? SEEK_END : SEEK_CUR);
     ssize_t written = syscall(SYS_write, fd, bytes, length);
     int error = errno;
-    if (written > 0) wrote(handle, (uint64_t)offset, bytes, written);
+    /* What has no place is no file: the number was a file's, and was closed by other ways than close(). */
+    if (offset < 0) handles[fd] = 0;
+    else if (written > 0) wrote(handle, (uint64_t)offset, bytes, written);
     pthread_mutex_unlock(&lock);
     errno = error;
     return written;
