@@ -32,12 +32,12 @@ stop: ## Stop the development node that `make run` left in the background (DETAC
 net: build ## Three nodes that mine in turn, lose one and get it back (NET_BLOCKS=N: end after N blocks)
 	scripts/net $(BIN)
 
-test: lint ## Lint, then all tests (about 30 min after the first build, which takes 20 to 25)
+test: lint ## Lint, then all tests (about 35 min after the first build, which takes 20 to 25)
 	scripts/dependencies faults
 	scripts/stage "building the tests (about 10 minutes once the rest is built)"
 	cargo build --release --locked --workspace --bins
 	cargo test --release --locked --workspace --no-run
-	scripts/stage "all tests (about 15 minutes)"
+	scripts/stage "all tests (about 20 minutes)"
 	cargo test --release --locked --workspace
 	scripts/dependencies compat
 	scripts/stage "clients of other projects against the node (about 2 minutes)"
