@@ -99,7 +99,9 @@ impl Pruner {
         indexes: Option<Arc<Indexes>>,
         disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
     ) -> Self {
-        Self { limits, chain, store, indexes, disk_bytes, complained: Mutex::new(None), due: AtomicBool::new(false) }
+        // A crash after a deletion may have come before its room was given back.
+        let due = AtomicBool::new(chain.view().pruned().is_some());
+        Self { limits, chain, store, indexes, disk_bytes, complained: Mutex::new(None), due }
     }
 
     /// What it keeps to.
