@@ -520,7 +520,8 @@ fn chains_end_where_their_numbers_do() {
         (parent.height, last_work, Ok(parent.height.next().unwrap())),
     ];
     for (height, work, expected) in cases {
-        let parent = HeaderState { height, work, ..parent };
+        let mut parent = parent;
+        (parent.height, parent.work) = (height, work);
         let found = check_header(&chain.network, &parent, &block.header).map(|state| state.height);
         assert_eq!(found, expected);
         // And a whole block in the same place.
