@@ -316,7 +316,10 @@ pub fn seeder_arguments() -> impl Iterator<Item = Arg> {
 pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
     /// Below this similarity (Jaro-Winkler, 0 to 1) a suggestion is a guess.
     const SIMILARITY_MIN: f64 = 0.8;
-    let rated = known.map(|name| (strsim::jaro_winkler(unknown, name), name));
+    // One slip is one, however short the name: Jaro-Winkler sees little of `dev` in `dve`.
+    let one_slip = |name: &str| strsim::osa_distance(unknown, name) == 1;
+    let similarity = |name| if one_slip(name) { 1.0 } else { strsim::jaro_winkler(unknown, name) };
+    let rated = known.map(|name| (similarity(name), name));
     let best = rated.max_by(|left, right| left.0.total_cmp(&right.0));
     match best {
         Some((similarity, name)) if similarity >= SIMILARITY_MIN => format!(", did you mean `{name}`?"),
