@@ -59,9 +59,18 @@ pub enum ClientError {
         /// What the network said.
         reason: String,
     },
-    /// The node refuses the credentials, or there are none to show.
-    #[error("the node does not accept the credentials: {0}")]
+    /// There is no cookie where a running node keeps one.
+    #[error("no node runs here: {} does not exist, which a running node writes", path.display())]
+    NoCookie {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The node refuses the credentials, or they cannot be read.
+    #[error("{0}")]
     Auth(String),
+    /// The credentials are right, or were not looked at: this caller may not do this.
+    #[error("the node does not allow this to this caller (HTTP 403): see its --rpc-whitelist and --rpc-allow-ip")]
+    Forbidden,
     /// The node answered this call with an error.
     #[error("{message} (code {code})")]
     Rpc {
@@ -84,9 +93,9 @@ impl ClientError {
         matches!(self, Self::Rpc { code: got, .. } if *got == code.0)
     }
 
-    /// Whether asking again later may help: unreachable, busy or still loading.
+    /// Whether asking again later may help: not running, unreachable, busy or still loading.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unreachable { .. } | Self::Busy) || self.is_rpc(ErrorCode::WARM_UP)
+        matches!(self, Self::Unreachable { .. } | Self::NoCookie { .. } | Self::Busy) || self.is_rpc(ErrorCode::WARM_UP)
     }
 }
 
@@ -263,8 +272,10 @@ impl Client {
             return Err(ClientError::Malformed(format!("longer than {} bytes", self.response_bytes_max)));
         }
         match status {
-            401 => Err(ClientError::Auth("wrong user, password or cookie".to_owned())),
-            403 => Err(ClientError::Auth("this caller or method is not allowed".to_owned())),
+            401 => Err(ClientError::Auth(
+                "the node refuses the credentials (HTTP 401): wrong user, password or cookie".to_owned(),
+            )),
+            403 => Err(ClientError::Forbidden),
             503 => Err(ClientError::Busy),
             _ if body.is_empty() => Err(ClientError::Malformed(format!("an empty answer with HTTP status {status}"))),
             _ => Ok(body),
@@ -279,11 +290,9 @@ impl Client {
             Auth::Cookie(path) => {
                 let mut kept = self.cookie.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                 if kept.is_none() || renew {
-                    let unreadable = |error: std::io::Error| {
-                        ClientError::Auth(format!(
-                            "cannot read the cookie {} ({error}); is the node running?",
-                            path.display()
-                        ))
+                    let unreadable = |error: std::io::Error| match error.kind() {
+                        std::io::ErrorKind::NotFound => ClientError::NoCookie { path: path.clone() },
+                        _ => ClientError::Auth(format!("cannot read the cookie {}: {error}", path.display())),
                     };
                     let file = std::fs::File::open(path).map_err(unreadable)?;
                     let mut cookie = String::new();
@@ -556,10 +565,32 @@ mod tests {
         std::fs::remove_dir_all(&directory).unwrap();
         assert!(matches!(
             Client::new("127.0.0.1:1", Auth::Cookie(directory.join("none"))).unwrap().get_block_count(),
-            Err(ClientError::Auth(_))
+            Err(ClientError::NoCookie { .. })
         ));
         let refused = Client::new("127.0.0.1:1", Auth::None).unwrap().get_block_count();
         assert!(matches!(refused, Err(ClientError::Unreachable { .. })));
+    }
+
+    /// Each in its own words: who reads them must know what to do about it.
+    #[test]
+    fn no_node_wrong_credentials_and_no_right_are_told_apart() {
+        let (url, thread) =
+            server(vec![Box::new(|_, _| http("401 Unauthorized", "")), Box::new(|_, _| http("403 Forbidden", ""))]);
+        let auth = Auth::UserPass("a".to_owned(), "b".to_owned());
+        let client = Client::new(&url, auth).unwrap();
+        let [wrong, forbidden] = [(); 2].map(|()| client.get_block_count().unwrap_err());
+        thread.join().unwrap();
+        assert!(matches!(wrong, ClientError::Auth(_)) && wrong.to_string().contains("wrong user, password"), "{wrong}");
+        assert!(matches!(forbidden, ClientError::Forbidden), "{forbidden}");
+        for (word, told) in [("403", true), ("whitelist", true), ("credentials", false), ("running", false)] {
+            assert_eq!(forbidden.to_string().contains(word), told, "{word}: {forbidden}");
+        }
+        let cookie = PathBuf::from("/nowhere/.cookie");
+        let missing = Client::new(&url, Auth::Cookie(cookie)).unwrap().get_block_count().unwrap_err().to_string();
+        assert!(missing.contains("no node runs here") && missing.contains("/nowhere/.cookie"), "{missing}");
+        assert!(!missing.contains("credentials"), "{missing}");
+        let folder = Client::new(&url, Auth::Cookie(std::env::temp_dir())).unwrap().get_block_count().unwrap_err();
+        assert!(folder.to_string().contains("cannot read the cookie"), "{folder}");
     }
 
     #[test]

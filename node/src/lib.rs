@@ -6,6 +6,7 @@ pub mod call;
 pub mod chain;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod datadir;
 pub mod descriptors;
 pub mod genesis;

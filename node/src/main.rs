@@ -2,7 +2,7 @@
 
 use setara_node::clock::SystemClock;
 use setara_node::config::{Request, RequestError, Upkeep, request};
-use setara_node::{backup, call, genesis, invite, node, rebuild, seeder, verify};
+use setara_node::{backup, call, console, genesis, invite, node, rebuild, seeder, verify};
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -30,20 +30,20 @@ fn main() -> ExitCode {
         }
         Ok(Request::Run(config)) => node::run(*config).map_err(|error| Box::new(error) as _),
         Ok(Request::Seeder(config)) => seeder::run(*config).map_err(|error| Box::new(error) as _),
-        Ok(Request::Print(text)) => io::stdout().write_all(text.as_bytes()).map_err(|error| Box::new(error) as _),
+        Ok(Request::Print(text)) => console::stdout().write_all(text.as_bytes()).map_err(|error| Box::new(error) as _),
         Ok(Request::Call(config, call)) => {
-            if let Err(error) = call::run(&config, &call, &mut io::stdout()) {
+            if let Err(error) = call::run(&config, &call, &mut console::stdout()) {
                 let _ = writeln!(io::stderr(), "setara-node: {error}");
                 return ExitCode::from(error.exit_code());
             }
             Ok(())
         }
         Ok(Request::Invite(config, address)) => match invite::invite(&config, address) {
-            Ok(invite) => writeln!(io::stdout(), "{invite}").map_err(|error| Box::new(error) as _),
+            Ok(invite) => writeln!(console::stdout(), "{invite}").map_err(|error| Box::new(error) as _),
             Err(error) => Err(Box::new(error) as _),
         },
         Ok(Request::Upkeep(config, upkeep)) => {
-            let out = &mut io::stdout();
+            let out = &mut console::stdout();
             match upkeep {
                 Upkeep::Backup(folder) => backup::run(&config, &folder, out).map_err(|error| Box::new(error) as _),
                 Upkeep::Rebuild { keep } => rebuild::run(&config, keep, out).map_err(|error| Box::new(error) as _),
@@ -52,7 +52,7 @@ fn main() -> ExitCode {
             }
         }
         Ok(Request::Genesis(command)) => {
-            genesis::run(command, &SystemClock::new(), &mut io::stdout()).map_err(|error| Box::new(error) as _)
+            genesis::run(command, &SystemClock::new(), &mut console::stdout()).map_err(|error| Box::new(error) as _)
         }
     };
     match result {

@@ -160,6 +160,9 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         data = %directory.path().display(),
         "starting"
     );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
 
     let server = runtime.block_on(RpcServer::start(
         &config.rpc,
@@ -247,7 +250,7 @@ fn serve(
     let verifier = Verifier::new(config.network.clone(), known.clone(), None);
     let chain = ChainHandle::start(store.clone(), verifier, options, clock.used.clone())?;
     let tip = chain.view().info();
-    tracing::info!(height = %tip.height, hash = %tip.hash, "the chain is loaded");
+    tracing::info!(height = tip.height.get(), hash = %tip.hash, "the chain is loaded");
     let notices: Vec<String> = witness.and_then(|witness| witness::loss(&witness, &chain.view())).into_iter().collect();
     for notice in &notices {
         tracing::error!("{notice}");
@@ -288,7 +291,7 @@ fn backup(config: &Config, store: RocksStore) -> Backup {
     let config = config.clone();
     Box::new(move |folder| {
         let mark = backup::create(&config, &store, folder).map_err(|error| error.to_string())?;
-        tracing::info!(height = %mark.height, folder = %folder.display(), "made a backup");
+        tracing::info!(height = mark.height.get(), folder = %folder.display(), "made a backup");
         Ok(Witness { height: mark.height, hash: mark.hash })
     })
 }

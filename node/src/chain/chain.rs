@@ -222,7 +222,7 @@ impl ChainCore {
     /// Stores a body anew whose stored copy was damaged. It was judged when it first came.
     pub(super) fn put_back(&mut self, id: NodeId, bytes: Vec<u8>) -> Accepted {
         let node = self.tree.node(id);
-        tracing::info!(hash = %node.hash(), height = %node.height(), "a damaged block is whole again");
+        tracing::info!(hash = %node.hash(), height = node.height().get(), "a damaged block is whole again");
         self.pending.put_body(node.hash(), bytes);
         self.tree.find_body(id);
         Accepted::Duplicate
@@ -307,7 +307,7 @@ impl ChainCore {
 
     pub(super) fn mark_failed(&mut self, id: NodeId, error: RuleError) {
         let node = self.tree.node(id);
-        tracing::warn!(hash = %node.hash(), height = %node.height(), code = error.code(), %error, "block is invalid");
+        tracing::warn!(hash = %node.hash(), height = node.height().get(), code = error.code(), %error, "block is invalid");
         self.tree.set_bad(id, flags::FAILED);
         if self.reasons.len() >= REASONS_MAX {
             self.reasons.pop_first();

@@ -90,8 +90,8 @@ impl Headers {
         if let Some(id) = tree.find(hash)
             && tree.lose_body(id)
         {
-            let height = tree.node(id).height();
-            tracing::error!(%hash, %height, "a stored block is damaged: it is asked for again; check the disk");
+            let height = tree.node(id).height().get();
+            tracing::error!(%hash, height, "a stored block is damaged: it is asked for again; check the disk");
         }
     }
 

@@ -192,7 +192,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         "rpc-whitelist",
         Shape::Many("USER:METHOD,..."),
         "",
-        "The only methods that a user may call; given twice for a user, those in both",
+        "The only methods that a user may call; given twice for a user, those in both. One for any user closes the door to \
+         users without one, the cookie's (__cookie__) too: see --rpc-whitelist-default",
+    ),
+    option(
+        RPC,
+        "rpc-whitelist-default",
+        Shape::One("0|1"),
+        "1 if there is a whitelist, else 0",
+        "What users without a whitelist may call: 0 everything, 1 nothing",
     ),
     option(
         RPC,

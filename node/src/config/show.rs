@@ -8,6 +8,9 @@ use std::fmt::Write as _;
 /// Every option's value and source, in the form of the file.
 pub(super) fn effective(config: &Config, layers: &Layers) -> String {
     let mut text = format!("# Network {}, data in {}\n", config.network.name, config.data_dir.display());
+    for warning in &config.warnings {
+        let _ = writeln!(text, "# Warning: {warning}");
+    }
     let mut group = "";
     for option in OPTIONS {
         if option.group != group {

@@ -53,6 +53,31 @@ impl Case {
     }
 }
 
+/// A table for a network that is none is reported, with the name that was probably meant, and never refused.
+#[test]
+fn a_table_for_no_network_is_reported() {
+    let case = Case::new().file("[networks.dve]\nrpc-threads = 3\n[networks.test]\nrpc-threads = 4");
+    for arguments in ["--network dev", "--network main", "--network test"] {
+        let config = case.run(arguments);
+        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+        let warning = &config.warnings[0];
+        assert!(warning.contains("[networks.dve]") && warning.contains("did you mean `dev`?"), "{warning}");
+    }
+    assert_eq!(case.run("--network dev").rpc.threads, 16);
+    assert!(case.print("config --network dev").contains("# Warning: "));
+    // The network of a genesis file is known by the name in it.
+    let genesis = case.home.path().join("dve.json");
+    let mut parameters = setara_core::network::Parameters::from_json(&Network::dev().to_json()).unwrap();
+    parameters.name = "dve".to_owned();
+    let mut header = parameters.genesis_block().header;
+    crate::testing::mine_header(&mut header);
+    parameters.genesis_nonce = header.nonce;
+    fs::write(&genesis, parameters.to_json()).unwrap();
+    let config = case.run(&format!("--genesis {}", genesis.display()));
+    assert_eq!((config.rpc.threads, config.warnings), (3, vec![]));
+    assert!(Case::new().file("[networks.dev]\nrpc-threads = 3").run("").warnings.is_empty());
+}
+
 fn dev_address() -> String {
     Address::from_bytes(sha256(b"config")).to_text(&Network::dev().prefix)
 }

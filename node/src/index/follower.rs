@@ -364,8 +364,8 @@ impl<I: Index> Follower<I> {
             }
             if spoken.elapsed() >= PROGRESS_INTERVAL {
                 spoken = Instant::now();
-                let (height, tip) = (self.shared.height(), view.tip.height());
-                tracing::info!(index = self.shared.name, %height, %tip, "building the index");
+                let (height, tip) = (self.shared.height().get(), view.tip.height().get());
+                tracing::info!(index = self.shared.name, height, tip, "building the index");
             }
         }
     }

@@ -502,6 +502,22 @@ fn rpc_addresses_are_indexed() {
     for (params, code) in bad {
         assert_eq!(node.refused("getaddresstxids", json!([params])).0, code, "{params:.100}");
     }
+    // By name, and as a plain list by position; what else there is then has a parameter of its own.
+    let zero = node.text(0);
+    let ask = |method: &str, params: Value| node.ask(method, params);
+    for params in [json!({"addresses": [zero]}), json!([[zero]]), json!({"addresses": {"addresses": [zero]}})] {
+        assert_eq!(ask("getaddressbalance", params.clone())["received"], 2_100_000_000, "{params}");
+        assert_eq!(ask("getaddressutxos", params.clone()).as_array().map(Vec::len), Some(3), "{params}");
+        assert_eq!(ask("getaddresstxids", params.clone()), all, "{params}");
+        assert_eq!(ask("getaddressmempool", params.clone()).as_array().map(Vec::len), Some(2), "{params}");
+    }
+    for params in [json!({"addresses": [zero], "start": 2, "end": 3}), json!([[zero], 2, 3]), json!([zero, 2, 3])] {
+        assert_eq!(ask("getaddresstxids", params.clone()), json!([coinbase(2), coinbase(3)]), "{params}");
+    }
+    assert_eq!(ask("getaddressutxos", json!({"addresses": [zero], "chainInfo": true}))["height"], 4);
+    assert_eq!(node.refused("getaddressbalance", json!([vec![zero.clone(); 1_001]])).0, -8);
+    assert_eq!(node.refused("getaddressbalance", json!({"addresses": [7]})).0, -3);
+    assert_eq!(node.refused("getaddressbalance", json!({"addresses": [zero], "start": 2})).0, -8);
     let info = node.ask("getindexinfo", json!([]));
     assert_eq!(info["txindex"], json!({"synced": true, "best_block_height": 4}));
     assert_eq!(node.ask("getindexinfo", json!(["addressindex"])).as_object().unwrap().len(), 1);
