@@ -16,7 +16,7 @@ pub use table::{Entry, Key};
 use super::interface::{Link, PeerId};
 use crate::chain::Now;
 use crate::p2p::limits::ADDRESSES_MAX;
-use crate::p2p::message::{AddressRecord, PeerAddress, Serves, services};
+use crate::p2p::message::{AddressRecord, PeerAddress, Serves};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -294,14 +294,7 @@ impl Addresses {
     fn answer_serving(&self, serves: Serves, now: Now, rng: &mut StdRng) -> Vec<AddressRecord> {
         let unix = now.unix_seconds;
         self.table.sample(ADDRESSES_MAX as usize, rng, |entry| {
-            let fits = match serves {
-                Serves::Any => true,
-                Serves::Height(height) => {
-                    entry.services & services::BLOCKS != 0 && (entry.serves.0..=entry.serves.1).contains(&height)
-                }
-                Serves::Snapshot => entry.services & services::SNAPSHOTS != 0,
-            };
-            fits && !entry.terrible(unix) && unix.saturating_sub(entry.time) < SERVING_SECONDS
+            entry.can_serve(serves) && !entry.terrible(unix) && unix.saturating_sub(entry.time) < SERVING_SECONDS
         })
     }
 

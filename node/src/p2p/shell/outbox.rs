@@ -4,9 +4,12 @@
 //! further (CVE-2024-52915); a queue that does not move for [`SEND_STUCK`] ends the connection.
 
 use crate::p2p::brain::interface::Ending;
+use crate::p2p::brain::snapshots::SnapshotPart;
+use crate::snapshot::Offer;
 use parking_lot::Mutex;
 use setara_core::hash::BlockHash;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -28,6 +31,8 @@ pub enum Item {
     BlockTransactions(BlockHash, Vec<u32>),
     /// A block of the store, compactly.
     CompactBlock(BlockHash),
+    /// A part of the snapshot that is served.
+    Snapshot(Arc<Offer>, SnapshotPart),
     /// The genesis file.
     Genesis,
 }
@@ -37,7 +42,7 @@ impl Item {
         match self {
             Self::Frame(bytes) => bytes.len(),
             Self::BlockTransactions(_, indexes) => 64 + indexes.len() * 4,
-            Self::Block(_) | Self::CompactBlock(_) | Self::Genesis => 64,
+            Self::Block(_) | Self::CompactBlock(_) | Self::Snapshot(..) | Self::Genesis => 64,
         }
     }
 }
