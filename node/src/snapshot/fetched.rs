@@ -8,7 +8,7 @@ use super::file::write_head;
 use super::{Broken, Elements, LoadError, SnapshotFile};
 use setara_core::lattice::ELEMENT_BYTES;
 use setara_core::snapshot::{BucketCheck, Manifest, SnapshotError};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::FileExt;
@@ -33,13 +33,14 @@ pub struct Held {
 pub struct Fetched {
     path: PathBuf,
     manifest: Option<Arc<Manifest>>,
-    parts: BTreeMap<(u8, u64), File>,
+    /// Buckets of which pieces are here, by bucket and peer. No file stays open: there may be few descriptors.
+    parts: BTreeSet<(u8, u64)>,
 }
 
 impl Fetched {
     /// In this folder, which need not be there.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into(), manifest: None, parts: BTreeMap::new() }
+        Self { path: path.into(), manifest: None, parts: BTreeSet::new() }
     }
 
     /// What an earlier run left, each bucket checked again. What cannot be used is removed.
@@ -83,13 +84,9 @@ impl Fetched {
 
     /// Takes coins of a bucket, so many after its first.
     pub fn piece(&mut self, peer: u64, bucket: u8, first: u32, coins: &[u8]) -> io::Result<()> {
+        let is_first = self.parts.insert((bucket, peer));
         let path = self.part(peer, bucket);
-        let file = match self.parts.entry((bucket, peer)) {
-            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::btree_map::Entry::Vacant(entry) => {
-                entry.insert(OpenOptions::new().write(true).create(true).truncate(true).open(path)?)
-            }
-        };
+        let file = OpenOptions::new().write(true).create(is_first).truncate(is_first).open(path)?;
         file.write_all_at(coins, u64::from(first) * ELEMENT_BYTES as u64)
     }
 
@@ -108,7 +105,7 @@ impl Fetched {
 
     /// What came of a bucket from a peer is of no use.
     pub fn drop_part(&mut self, peer: u64, bucket: u8) {
-        if self.parts.remove(&(bucket, peer)).is_some() {
+        if self.parts.remove(&(bucket, peer)) {
             let _ = fs::remove_file(self.part(peer, bucket));
         }
     }
@@ -117,7 +114,16 @@ impl Fetched {
     pub fn elements(&self) -> Result<Elements, LoadError> {
         let manifest = self.manifest.as_ref().ok_or_else(|| LoadError::Base("nothing was fetched".to_owned()))?;
         let full = (0..=u8::MAX).filter(|bucket| manifest.bucket_count(*bucket) > 0);
-        let paths: Vec<PathBuf> = full.map(|bucket| self.bucket(bucket)).collect();
+        let mut paths = Vec::new();
+        for bucket in full {
+            let path = self.bucket(bucket);
+            let failed = |reason: String| LoadError::File { path: path.display().to_string(), reason };
+            let bytes = fs::metadata(&path).map_err(|error| failed(error.to_string()))?.len();
+            if bytes != manifest.bucket_count(bucket) * ELEMENT_BYTES as u64 {
+                return Err(failed(format!("{bytes} bytes are other than were checked")));
+            }
+            paths.push(path);
+        }
         // One at a time: 256 open files are more than a small machine may have left.
         Ok(Box::new(paths.into_iter().flat_map(|path| -> Elements {
             match File::open(&path) {

@@ -58,6 +58,8 @@ pub enum SnapshotJob {
         peer: PeerId,
         /// The bucket.
         bucket: u8,
+        /// Comes back with the verdict.
+        attempt: u64,
     },
     /// Forget what came of a bucket.
     Drop {
@@ -90,6 +92,8 @@ pub enum SnapshotNews {
         peer: PeerId,
         /// The bucket.
         bucket: u8,
+        /// As in the job.
+        attempt: u64,
         /// The verdict.
         result: Result<(), SnapshotError>,
     },

@@ -166,10 +166,10 @@ fn fetch_snapshot(chain: &ChainHandle, mut fetched: Fetched, jobs: &Receiver<Sna
             SnapshotJob::Store { peer, range, coins } => fetched
                 .piece(peer.0, range.bucket, range.first, &coins)
                 .map(|()| Some(SnapshotNews::Stored { peer, range })),
-            SnapshotJob::Check { peer, bucket } => {
+            SnapshotJob::Check { peer, bucket, attempt } => {
                 let checked = fetched.check(peer.0, bucket);
                 failpoint::pass(failpoint::AFTER_BUCKET);
-                checked.map(|result| Some(SnapshotNews::Checked { peer, bucket, result }))
+                checked.map(|result| Some(SnapshotNews::Checked { peer, bucket, attempt, result }))
             }
             SnapshotJob::Drop { peer, bucket } => {
                 fetched.drop_part(peer.0, bucket);

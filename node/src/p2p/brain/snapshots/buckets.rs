@@ -93,3 +93,68 @@ impl Fetching {
         late.map(|((bucket, _), _)| *bucket)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::ChainBuilder;
+    use setara_core::height::Height;
+    use setara_core::network::Network;
+
+    const PIECE: u32 = RANGE_COINS_MAX as u32;
+
+    /// Buckets with so many coins; all others are here.
+    fn fetching(counts: &[(u8, u32)]) -> Fetching {
+        let builder = ChainBuilder::new(&Arc::new(Network::dev()));
+        let manifest = Manifest {
+            genesis: builder.network.genesis_hash(),
+            base: Height::GENESIS,
+            base_hash: builder.tip(),
+            coinbase: builder.blocks[0].coinbase.clone(),
+            branch: Vec::new(),
+            coins: setara_core::lattice::Lattice::empty(),
+        };
+        let mut fetching = Fetching::new(Arc::new(manifest), BTreeSet::new(), Duration::ZERO);
+        for (bucket, count) in counts {
+            fetching.counts[usize::from(*bucket)] = *count;
+            fetching.done.remove(bucket);
+        }
+        fetching
+    }
+
+    fn next(fetching: &mut Fetching, peer: u64, seconds: u64) -> Option<(u8, u32, u32)> {
+        let range = fetching.next(PeerId(peer), Duration::from_secs(seconds))?;
+        Some((range.bucket, range.first, range.count))
+    }
+
+    /// A bucket comes from one peer in pieces that cover it, and no coin is asked for twice.
+    #[test]
+    fn a_large_bucket_comes_in_pieces_from_one_peer() {
+        let mut fetching = fetching(&[(3, 2 * PIECE + 5), (200, PIECE)]);
+        assert_eq!(next(&mut fetching, 1, 0), Some((3, 0, PIECE)));
+        assert_eq!(next(&mut fetching, 2, 0), Some((200, 0, PIECE)));
+        assert_eq!(next(&mut fetching, 2, 0), None, "nothing is left but what another is at");
+        assert_eq!(next(&mut fetching, 1, 1), Some((3, PIECE, PIECE)));
+        assert_eq!(next(&mut fetching, 1, 1), Some((3, 2 * PIECE, 5)));
+        assert_eq!(next(&mut fetching, 1, 1), None);
+    }
+
+    /// What a peer is late with is asked of a second one, from the start, and of no third.
+    #[test]
+    fn a_late_bucket_is_asked_of_a_second_peer() {
+        let mut fetching = fetching(&[(3, PIECE + 1), (4, 10)]);
+        assert_eq!(next(&mut fetching, 1, 0), Some((3, 0, PIECE)));
+        assert_eq!(next(&mut fetching, 1, 0), Some((3, PIECE, 1)));
+        assert_eq!(next(&mut fetching, 1, 2), Some((4, 0, 10)));
+        assert_eq!(next(&mut fetching, 2, 4), None);
+        assert_eq!(next(&mut fetching, 2, 5), Some((3, 0, PIECE)), "the older of two");
+        assert_eq!(next(&mut fetching, 3, 6), None);
+        assert_eq!(next(&mut fetching, 3, 7), Some((4, 0, 10)));
+        assert_eq!(next(&mut fetching, 4, 60), None);
+        // One that has come whole and is being checked is not late.
+        fetching.work.retain(|(bucket, peer), _| *bucket == 3 && *peer == PeerId(1));
+        fetching.work.get_mut(&(3, PeerId(1))).unwrap().came = PIECE + 1;
+        assert_eq!(next(&mut fetching, 4, 60), Some((4, 0, 10)));
+        assert_eq!(next(&mut fetching, 4, 60), None);
+    }
+}

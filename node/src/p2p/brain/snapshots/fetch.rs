@@ -105,6 +105,8 @@ pub struct SnapshotFetch {
     flights: BTreeMap<(PeerId, CoinRange), Flight>,
     /// Pieces that came and are not on disk yet.
     storing: BTreeSet<(PeerId, CoinRange)>,
+    /// Counts snapshots begun: what is said of an earlier one does not count.
+    attempt: u64,
     /// When a bucket was last right, or the first snapshot looked for.
     progressed: Option<Duration>,
 }
@@ -114,7 +116,7 @@ impl SnapshotFetch {
     pub const fn new(wanted: bool) -> Self {
         let stage = if wanted { Stage::Opening { asked: false } } else { Stage::Off };
         let (sources, flights, storing) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { stage, sources, flights, storing, progressed: None }
+        Self { stage, sources, flights, storing, attempt: 0, progressed: None }
     }
 
     /// Whether it is not decided yet with which blocks the chain goes on: none are to be downloaded.
@@ -235,13 +237,13 @@ impl SnapshotFetch {
         });
         match checked {
             Ok(manifest) if manifest.base > tip => self.begin(desk, Arc::new(manifest), BTreeSet::new()),
-            Ok(_) => self.lack(desk, peer),
+            Ok(_) => self.lack(desk, peer, base),
             Err(error) => {
                 tracing::info!(peer = peer.0, %error, "a manifest is refused");
                 match penalty::of_snapshot(&error) {
                     Some(offence) => desk.blame(peer, offence),
                     // Another than it was asked for, or the chain is another by now.
-                    None => self.lack(desk, peer),
+                    None => self.lack(desk, peer, base),
                 }
             }
         }
@@ -253,19 +255,29 @@ impl SnapshotFetch {
         source.answered = true;
         if base == BlockHash::ZERO {
             source.offer = None;
-        } else if source.offer == Some(base) {
-            self.lack(desk, peer);
+        } else {
+            self.lack(desk, peer, base);
         }
     }
 
-    fn lack(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.lacks = source.offer.take().map(|base| (base, desk.monotonic() + LACKS_FOR));
+    fn lack(&mut self, desk: &mut Desk<'_>, peer: PeerId, base: BlockHash) {
+        if let Some(source) = self.sources.get_mut(&peer)
+            && source.offer.take_if(|offer| *offer == base).is_some()
+        {
+            source.lacks = Some((base, desk.monotonic() + LACKS_FOR));
         }
         // Answers to what it was asked for besides may still come; they count for nothing.
-        self.flights.iter_mut().filter(|((of, _), _)| *of == peer).for_each(|(_, flight)| flight.void = true);
-        self.release(desk, peer);
-        self.fill(desk);
+        let hit = |(of, range): &(PeerId, CoinRange)| *of == peer && range.base == base;
+        self.flights.iter_mut().filter(|(key, _)| hit(key)).for_each(|(_, flight)| flight.void = true);
+        let concerned = match &self.stage {
+            Stage::Looking(looking) => looking.manifest.is_some_and(|(_, asked, _)| asked == base),
+            Stage::Fetching(fetching) => fetching.base() == base,
+            Stage::Off | Stage::Opening { .. } | Stage::Loading(_) => false,
+        };
+        if concerned {
+            self.release(desk, peer);
+            self.fill(desk);
+        }
     }
 
     fn end(&mut self, desk: &mut Desk<'_>) {
@@ -285,6 +297,7 @@ impl SnapshotFetch {
         );
         desk.actions.push(Action::Snapshot(SnapshotJob::Begin(manifest)));
         self.stage = Stage::Fetching(Box::new(fetching));
+        self.attempt += 1;
         self.progressed.get_or_insert(now);
         self.ask_around(desk, None);
         self.finish(desk);
@@ -326,6 +339,7 @@ impl SnapshotFetch {
 
     fn look_again(&mut self, desk: &mut Desk<'_>) {
         desk.actions.push(Action::Snapshot(SnapshotJob::Forget));
+        self.flights.values_mut().for_each(|flight| flight.void = true);
         self.stage = Stage::Looking(Looking::default());
     }
 
@@ -374,13 +388,14 @@ impl SnapshotFetch {
 
     /// A peer sends coins.
     pub fn on_coins(&mut self, desk: &mut Desk<'_>, peer: PeerId, range: CoinRange, coins: Vec<u8>) {
-        if self.flights.remove(&(peer, range)).is_none() {
+        let Some(flight) = self.flights.remove(&(peer, range)) else {
             return desk.blame(peer, Offence::UnwantedSnapshot);
-        }
+        };
         if let Some(source) = self.sources.get_mut(&peer) {
             source.delivered = desk.monotonic();
         }
         if let Stage::Fetching(fetching) = &mut self.stage
+            && !flight.void
             && fetching.base() == range.base
             && let Some(work) = fetching.work.get_mut(&(range.bucket, peer))
         {
@@ -389,7 +404,11 @@ impl SnapshotFetch {
             self.storing.insert((peer, range));
             desk.actions.push(Action::Snapshot(SnapshotJob::Store { peer, range, coins }));
             if whole {
-                desk.actions.push(Action::Snapshot(SnapshotJob::Check { peer, bucket: range.bucket }));
+                desk.actions.push(Action::Snapshot(SnapshotJob::Check {
+                    peer,
+                    bucket: range.bucket,
+                    attempt: self.attempt,
+                }));
             }
         }
         self.fill(desk);
@@ -407,7 +426,11 @@ impl SnapshotFetch {
                 self.storing.remove(&(peer, range));
                 self.fill(desk);
             }
-            SnapshotNews::Checked { peer, bucket, result } => self.checked(desk, peer, bucket, result),
+            SnapshotNews::Checked { peer, bucket, attempt, result } => {
+                if attempt == self.attempt {
+                    self.checked(desk, peer, bucket, result);
+                }
+            }
             SnapshotNews::Loaded(Ok(())) => {
                 self.stage = Stage::Off;
             }

@@ -132,6 +132,8 @@ struct Rig {
     endings: Vec<(u64, Ending)>,
     /// Blocks that peers were asked for.
     blocks: BTreeSet<BlockHash>,
+    /// The block that peers show as their last.
+    shows: usize,
     /// After so many right buckets, the process dies.
     dies_after: usize,
     checked: usize,
@@ -139,10 +141,15 @@ struct Rig {
 
 impl Rig {
     fn new(folder: &Path) -> Self {
+        Self::behind(folder, world().ledger.height() as usize)
+    }
+
+    /// With so many headers, all that its peers show.
+    fn behind(folder: &Path, shows: usize) -> Self {
         let network = &world().network;
         let clock = Arc::new(ManualClock::new(START));
         let chain = testing::inline(network, Arc::new(MemoryStore::new()), clock.clone());
-        chain.submit_headers(world().ledger.blocks[1..].iter().map(|block| block.header).collect()).unwrap();
+        chain.submit_headers(world().ledger.blocks[1..=shows].iter().map(|block| block.header).collect()).unwrap();
         let known = Arc::new(KnownSignatures::default());
         let mempool = Mempool::new(network.clone(), clock, chain.clone(), known, Options::default());
         let brain = Brain::new(options(), Memory::default(), [7; 32]);
@@ -156,6 +163,7 @@ impl Rig {
             events: VecDeque::new(),
             endings: Vec::new(),
             blocks: BTreeSet::new(),
+            shows,
             dies_after: usize::MAX,
             checked: 0,
         }
@@ -236,10 +244,10 @@ impl Rig {
                 self.fetched.piece(peer.0, range.bucket, range.first, &coins).unwrap();
                 SnapshotNews::Stored { peer, range }
             }
-            SnapshotJob::Check { peer, bucket } => {
+            SnapshotJob::Check { peer, bucket, attempt } => {
                 let result = self.fetched.check(peer.0, bucket).unwrap();
                 self.checked += usize::from(result.is_ok());
-                SnapshotNews::Checked { peer, bucket, result }
+                SnapshotNews::Checked { peer, bucket, attempt, result }
             }
             SnapshotJob::Drop { peer, bucket } => return self.fetched.drop_part(peer.0, bucket),
             SnapshotJob::Load(manifest) => {
@@ -256,7 +264,7 @@ impl Rig {
     fn hears(&mut self, id: u64, message: Message) {
         let Some(remote) = self.peers.get_mut(&id) else { return };
         let (kind, (manifest, offer)) = (remote.kind, &world().snapshots[remote.snapshot]);
-        let last: Header = world().ledger.blocks.last().unwrap().header;
+        let last: Header = world().ledger.blocks[self.shows].header;
         let missing = |base| Message::NotFound(vec![Reference::Snapshot(base)]);
         let answer = match message {
             Message::GetHeaders { .. } => Message::Headers(vec![last]),
@@ -519,4 +527,24 @@ fn a_chain_that_is_here_is_kept() {
     assert!(!rig.is_loaded() && rig.checked == 0);
     assert!(rig.blocks.contains(&world().ledger.blocks[BASE as usize + 4].hash()));
     assert!(!SnapshotFetch::new(false).is_busy());
+}
+
+/// The first peers may be as new as this node: a chain too short for a snapshot is believed after a while only.
+#[test]
+fn a_short_chain_is_not_believed_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut rig = Rig::behind(folder.path(), 100);
+    rig.join(1, Kind::Without, 0);
+    rig.pass(15);
+    assert!(rig.blocks.is_empty());
+    let more = world().ledger.blocks[101..].iter().map(|block| block.header).collect();
+    rig.chain.submit_headers(more).unwrap();
+    rig.shows = world().ledger.height() as usize;
+    rig.join(2, Kind::Honest, 0);
+    rig.pass(30);
+    assert!(rig.is_loaded());
+    let mut rig = Rig::behind(folder.path(), 100);
+    rig.join(1, Kind::Without, 0);
+    rig.pass(30);
+    assert!(rig.blocks.contains(&world().ledger.blocks[1].hash()));
 }
