@@ -113,7 +113,7 @@ pub struct SnapshotFetch {
 
 impl SnapshotFetch {
     /// `wanted` if the operator wants a new chain to begin with one.
-    pub const fn new(wanted: bool) -> Self {
+    pub fn new(wanted: bool) -> Self {
         let stage = if wanted { Stage::Opening { asked: false } } else { Stage::Off };
         let (sources, flights, storing) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
         Self { stage, sources, flights, storing, attempt: 0, progressed: None }

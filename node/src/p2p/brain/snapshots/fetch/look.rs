@@ -1,6 +1,6 @@
 //! Looking for a snapshot: which base most peers serve that lies on the best headers' branch, deep enough.
 
-use super::{FETCH_TIMEOUT, Held, Looking, SnapshotFetch, SnapshotJob, Stage};
+use super::{FETCH_TIMEOUT, Held, SnapshotFetch, SnapshotJob, Stage};
 use crate::p2p::brain::interface::{Action, Desk, PeerId};
 use crate::p2p::brain::penalty::Offence;
 use crate::p2p::message::Message;
