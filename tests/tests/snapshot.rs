@@ -6,6 +6,7 @@ use setara_core::network::{Network, Parameters};
 use setara_core::snapshot::DEPTH_MIN;
 use setara_core::transaction::Output;
 use setara_node::chain::failpoint;
+use setara_node::snapshot::SnapshotFile;
 use setara_node::snapshot::serve::{FILE_NAME, YOUNG_BASE_INTERVAL};
 use setara_node::testing::{self, ChainBuilder};
 use setara_tests::process::{NodeProcess, Setup, wait_until};
@@ -178,7 +179,9 @@ fn snapshot_from_peers_across_a_kill_to_a_verified_history() {
     let log = node.log();
     let line = log.lines().find(|line| line.contains("fetching a snapshot of the coins")).unwrap_or_default();
     let here = line.split("here=").nth(1).and_then(|rest| rest.split_whitespace().next()?.parse::<usize>().ok());
-    assert!(here.is_some_and(|here| here >= DIES_AFTER && here < 256), "what was there was not fetched again: {line}");
+    let manifest = SnapshotFile::open(&first.network_dir().join(FILE_NAME)).unwrap().manifest;
+    let empty = (0..=u8::MAX).filter(|bucket| manifest.bucket_count(*bucket) == 0).count();
+    assert_eq!(here, Some(DIES_AFTER + empty), "what was there is not fetched again: {line}");
     wait_until("a verified history", || (info(&node)["snapshot"]["validated"] == true).then_some(()));
     let address = testing::address(0).to_text(&network.prefix);
     let mined = node.call("generatetoaddress", json!([1, address]));
@@ -208,6 +211,7 @@ fn snapshot_of_a_million_coins_from_peers_measured() {
     let network = testing::network(|parameters: &mut Parameters| {
         parameters.name = "snapshot".to_owned();
         parameters.max_block_bytes = 1_000_000;
+        parameters.maturity = 1;
         parameters.allocations = (0..MANY / OUTPUTS)
             .map(|number| Output { amount: testing::coins(1), address: testing::address(number % 60) })
             .collect();
@@ -228,7 +232,9 @@ fn snapshot_of_a_million_coins_from_peers_measured() {
     builder.keep_history(false);
     let part = setara_core::amount::Amount::from_sen(testing::coins(1).sen() / u64::from(OUTPUTS) - 1);
     let outputs: Vec<_> = (0..OUTPUTS).map(|number| (testing::address(number % 60), part)).collect();
+    submit(&builder.mine(Vec::new()));
     let coins = builder.spendable();
+    assert_eq!(coins.len() as u32, MANY / OUTPUTS);
     for coins in coins.chunks(PER_BLOCK) {
         let payments = coins.iter().map(|coin| builder.spend(&[*coin], &outputs)).collect();
         submit(&builder.mine(payments));
