@@ -47,6 +47,8 @@ const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 const EVENTS_MAX: usize = 512;
 /// Where buckets of a snapshot are kept until it is whole, in the network's folder.
 const FETCHED_FOLDER: &str = "snapshot";
+/// Connections beside the incoming ones that the brain keeps: those that this node dials, and some that are ending.
+const CONNECTIONS_BESIDES: usize = 32;
 /// Questions that wait for the brain.
 const QUESTIONS_MAX: usize = 64;
 
@@ -104,6 +106,8 @@ pub(super) struct Core {
     pub stop: CancellationToken,
     proxy: Option<SocketAddr>,
     next_peer: AtomicU64,
+    /// With those that are ending.
+    connections_max: usize,
     open: Mutex<BTreeMap<PeerId, Open>>,
 }
 
@@ -125,9 +129,16 @@ impl Core {
         let (outbox, stats) = (Arc::new(Outbox::default()), Arc::new(Stats::default()));
         let local = stream.local_addr().ok();
         let version = greeted.session.version();
-        self.open.lock().insert(peer, Open { outbox: outbox.clone(), stats: stats.clone(), local });
+        {
+            let mut open = self.open.lock();
+            if link.is_inbound() && open.len() >= self.connections_max {
+                tracing::debug!(%address, "no place for another connection until others have ended");
+                return;
+            }
+            open.insert(peer, Open { outbox: outbox.clone(), stats: stats.clone(), local });
+        }
         let connected = Event::Connected { peer, link, address, version };
-        if self.office.events.send(Inbound { event: connected, permit: None }).await.is_ok() {
+        if self.office.events.send(Inbound { event: connected, permits: None }).await.is_ok() {
             let connection = Connection { peer, outbox, stats, office: self.office.clone() };
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -141,7 +152,7 @@ impl Core {
         let failed = async |why: String, ourselves: bool| {
             tracing::debug!(peer = %address, why, "dial failed");
             let event = Event::DialFailed { address, link, ourselves };
-            let _ = self.office.events.send(Inbound { event, permit: None }).await;
+            let _ = self.office.events.send(Inbound { event, permits: None }).await;
         };
         // What must not lead back to this node shares neither a circuit nor a key with its other connections.
         let private = link == Link::PrivateBroadcast;
@@ -214,6 +225,7 @@ impl PeerNetwork {
             stop,
             proxy: options.proxy,
             next_peer: AtomicU64::new(1),
+            connections_max: brain_options.inbound_max + CONNECTIONS_BESIDES,
             open: Mutex::default(),
         });
         let brain = Brain::new(brain_options, remember(&files), rand::random());
@@ -374,7 +386,7 @@ impl Loop {
         let mut next_show = Duration::ZERO;
         loop {
             // Kept until the brain has seen the message.
-            let mut _permit = None;
+            let mut _permits = None;
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -395,7 +407,7 @@ impl Loop {
                 }
                 _ = tick.tick() => Event::Tick,
                 Some(message) = inbound.recv() => {
-                    _permit = message.permit;
+                    _permits = message.permits;
                     message.event
                 }
             };
@@ -416,7 +428,6 @@ impl Loop {
         }
         screen::show(None);
         self.save();
-        self.save_anchors();
     }
 
     fn now(&self) -> Now {
@@ -427,6 +438,8 @@ impl Loop {
         for action in actions {
             match action {
                 Action::Send(peer, message) => self.queue(peer, || Item::Frame(message.encode())),
+                Action::SendRecent(peer, Message::Block(bytes)) => self.queue(peer, || Item::Recent(bytes)),
+                Action::SendRecent(peer, message) => self.queue(peer, || Item::Answer(message.encode())),
                 Action::SendBlock(peer, hash) => self.queue(peer, || Item::Block(hash)),
                 Action::SendCompactBlock(peer, hash) => self.queue(peer, || Item::CompactBlock(hash)),
                 Action::SendBlockTransactions(peer, hash, indexes) => {
@@ -486,10 +499,6 @@ impl Loop {
                 tracing::warn!(%error, path = %path.display(), "cannot save what is known of peers");
             }
         }
-    }
-
-    /// Only at a stop in good order: after a crash there are none, and nothing is lost but a little speed.
-    fn save_anchors(&self) {
         if let Some(bytes) = self.brain.anchors()
             && let Err(error) = files::write(&self.files.anchors(), &bytes)
         {
