@@ -12,7 +12,7 @@ use crate::p2p::brain::greeting::Introduction;
 use crate::p2p::brain::interface::{Action, Actions, Ending, Event, Link, PeerId};
 use crate::p2p::brain::penalty::{self, Offence};
 use crate::p2p::brain::{Brain, BrainOptions, Memory};
-use crate::p2p::message::{CoinRange, Message, NetAddress, PeerAddress, Reference};
+use crate::p2p::message::{AddressRecord, CoinRange, Message, NetAddress, PeerAddress, Reference, Serves, services};
 use crate::snapshot::{Fetched, Offer, SnapshotFile, dump};
 use crate::store::MemoryStore;
 use crate::testing::{self, ChainBuilder, height};
@@ -132,6 +132,8 @@ struct Rig {
     endings: Vec<(u64, Ending)>,
     /// Blocks that peers were asked for.
     blocks: BTreeSet<BlockHash>,
+    /// Who was dialled; peers name one that serves a snapshot when they are asked for such.
+    dialled: Vec<PeerAddress>,
     /// The block that peers show as their last.
     shows: usize,
     /// After so many right buckets, the process dies.
@@ -163,6 +165,7 @@ impl Rig {
             events: VecDeque::new(),
             endings: Vec::new(),
             blocks: BTreeSet::new(),
+            dialled: Vec::new(),
             shows,
             dies_after: usize::MAX,
             checked: 0,
@@ -226,6 +229,7 @@ impl Rig {
                     self.events.push_back(Event::Disconnected { peer });
                 }
                 Action::Snapshot(job) => self.work(job),
+                Action::Dial(dial) => self.dialled.push(dial.address),
                 Action::SubmitHeaders(peer, headers) => {
                     let result = self.chain.submit_headers(headers);
                     self.events.push_back(Event::HeadersTaken { peer, result });
@@ -268,6 +272,11 @@ impl Rig {
         let missing = |base| Message::NotFound(vec![Reference::Snapshot(base)]);
         let answer = match message {
             Message::GetHeaders { .. } => Message::Headers(vec![last]),
+            Message::GetAddresses(Serves::Snapshot) => {
+                let services = services::BLOCKS | services::SNAPSHOTS;
+                let record = AddressRecord { address: server(), services, serves: (0, 9), time: START as u32 };
+                Message::Addresses(vec![record])
+            }
             Message::Ping(nonce) => Message::Pong(nonce),
             Message::GetBlocks(hashes) => {
                 self.blocks.extend(hashes);
@@ -348,6 +357,11 @@ fn manifest_of(kind: Kind, right: &Manifest) -> Arc<[u8]> {
         _ => {}
     }
     setara_core::codec::encode(&manifest).into()
+}
+
+/// Somebody who is said to serve a snapshot.
+fn server() -> PeerAddress {
+    PeerAddress { host: NetAddress::V4(Ipv4Addr::new(21, 1, 1, 1)), port: 4_000 }
 }
 
 /// Coins as a peer sends them; whatever needs two of them is done to buckets that have two.
@@ -461,13 +475,14 @@ fn a_peer_that_sends_nothing_is_left() {
     assert_eq!(rig.endings, [(1, Ending::Stalling("snapshot"))]);
 }
 
-/// Nobody serves a snapshot: after two minutes every block is fetched, from the first on.
+/// Nobody connected serves a snapshot, so somebody is looked for who does; after two minutes every block is fetched, from the first on.
 #[test]
 fn without_any_server_every_block_is_fetched() {
     let folder = tempfile::tempdir().unwrap();
     let mut rig = Rig::with(folder.path(), &[Kind::Without, Kind::Shallow]);
     rig.pass(115);
     assert!(rig.blocks.is_empty());
+    assert!(rig.dialled.contains(&server()), "peers were asked who serves one, and named it");
     rig.pass(15);
     assert!(rig.blocks.contains(&world().ledger.blocks[1].hash()));
     assert!(!rig.is_loaded() && rig.endings.is_empty());
