@@ -50,7 +50,8 @@ test-long: build ## Thousands of kills, power cuts and damaged files, millions o
 	SETARA_LOW_WORK_HEADERS=10000000 SETARA_PUSHES=1000000 SETARA_MACHINE_SEEDS=10000 \
 		cargo test --release --locked --workspace --lib -- low_work_is_not_stored a_soak_of_pushed sync_and_download
 	SETARA_TEMPLATES=100000 cargo test --release --locked --workspace --lib -- random_templates
-	cargo test --release --locked --workspace --test narrow --test prune -- --ignored --test-threads 1 narrow_ prune_
+	cargo test --release --locked --workspace --test narrow --test prune --test snapshot -- --ignored --test-threads 1 narrow_ prune_ \
+		snapshot_
 	SETARA_KILLS=1000 SETARA_SYNC_KILLS=1000 SETARA_FLIPS=2000 SETARA_POWER_STATES=50000 SETARA_FAILED_SYNCS=200 \
 		SETARA_FAILED_WRITES=200 SETARA_STOPS=500 SETARA_INVALID_BLOCKS=1000000 \
 		cargo test --release --locked --workspace --test crash --test crash_load --test damage --test faults \

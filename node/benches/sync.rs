@@ -92,6 +92,7 @@ impl Node {
             bootstrap: Vec::new(),
             minimum_chain_work: Work::ZERO,
             onion: false,
+            snapshot: false,
         };
         let options = NetworkOptions {
             handshakes_max: setara_node::p2p::shell::gate::HANDSHAKES_MAX,
@@ -102,6 +103,7 @@ impl Node {
             brain,
             folder: directory.path().to_owned(),
             genesis: network.to_json().into_bytes().into(),
+            shelf: setara_node::snapshot::serve::Shelf::default(),
         };
         let stop = CancellationToken::new();
         let peers =

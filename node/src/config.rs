@@ -32,6 +32,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+pub use storage::SnapshotConfig;
 pub use upkeep::{Upkeep, VerifyRange};
 
 /// The file looked for in the data directory.
@@ -61,6 +62,8 @@ pub struct Config {
     pub max_reorg: Option<u32>,
     /// When old blocks are deleted.
     pub prune: PruneLimits,
+    /// Beginning with the coins of a day ago, and letting others do so.
+    pub snapshot: SnapshotConfig,
     /// The mempool.
     pub mempool: MempoolConfig,
     /// Mining.
@@ -440,12 +443,14 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let mining_address = address("mining-address")?.or(mine);
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
     let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
+    let (index, prune) = (!flag("no-index")?, storage::prune(layers, &network)?);
     Ok(Config {
         peers: peers(layers, &network)?,
         rpc: rpc::read(layers, &network)?,
         db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
-        index: !flag("no-index")?,
-        prune: storage::prune(layers, &network)?,
+        snapshot: storage::snapshot(layers, &prune, index)?,
+        index,
+        prune,
         max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
         mempool: MempoolConfig {
             max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,

@@ -8,7 +8,7 @@
 //!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
 //!  6 indexes; the tip's witness; pruning;             "txindex", "addressindex",    6
-//!    a snapshot's history                             "witness", "prune", "history"
+//!    a snapshot's history; one for others             "witness", "prune", "history", "snapshot"
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
 //!  8 peers: binds, dials                              "p2p", runtime                5 second
 //!  9 RPC answers                                      runtime                       2
@@ -32,7 +32,7 @@ use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::prune::Pruner;
 use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
-use crate::snapshot::history::History;
+use crate::snapshot::serve::Shelf;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
 use crate::swap::Places;
 use crate::witness::{self, Witness, WitnessFile};
@@ -49,10 +49,8 @@ use tokio::runtime::Runtime;
 
 mod tasks;
 
-use tasks::{keep_mempool, keep_witness};
+use tasks::{history, keep_mempool, keep_snapshot, keep_witness};
 
-/// Where the history behind a snapshot is verified, beside the database.
-const HISTORY_FOLDER: &str = "history";
 /// Time for tasks of the runtime that are left when everything else has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
@@ -347,6 +345,7 @@ struct Parts {
     pruner: Option<Arc<Pruner>>,
     prune_thread: Option<JoinHandle<()>>,
     history_thread: JoinHandle<()>,
+    snapshot_thread: Option<JoinHandle<()>>,
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
@@ -379,8 +378,9 @@ impl Parts {
         let templates = Templates::new(network.clone(), chain.clone(), mempool.clone(), clock.used.clone());
         let templates = Arc::new(templates);
         // First of all that runs: an address that is taken stops the start before anything has begun.
+        let shelf = Shelf::default();
         let peers = Arc::new(PeerNetwork::start(
-            NetworkOptions { handshakes_max, ..peer_options(config, directory) },
+            NetworkOptions { handshakes_max, shelf: shelf.clone(), ..peer_options(config, directory) },
             chain.clone(),
             mempool.clone(),
             clock.used.clone(),
@@ -417,6 +417,8 @@ impl Parts {
             let history = history(config, directory, clock, chain, &stop);
             history.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?
         };
+        let snapshot_thread =
+            keep_snapshot(config, directory, chain, shelf, stop).map_err(system("starting threads"))?;
         let witness_thread =
             keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
                 .map_err(system("starting threads"))?;
@@ -428,6 +430,7 @@ impl Parts {
             pruner,
             prune_thread,
             history_thread,
+            snapshot_thread,
             indexes,
             templates,
             miner,
@@ -483,6 +486,9 @@ impl Parts {
         if self.history_thread.join().is_err() {
             tracing::error!("the thread that verifies a snapshot's history panicked");
         }
+        if self.snapshot_thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that keeps a snapshot for others panicked");
+        }
         if self.prune_thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that deletes old blocks panicked");
         }
@@ -498,42 +504,6 @@ impl Parts {
             indexes.stop();
         }
     }
-}
-
-/// What verifies the history behind a snapshot, in a folder of its own.
-fn history(
-    config: &Config,
-    directory: &DataDir,
-    clock: &Clocks,
-    chain: &ChainHandle,
-    stop: &tokio_util::sync::CancellationToken,
-) -> History {
-    let folder = directory.path().join(HISTORY_FOLDER);
-    // A share of the memory that the first chain was given.
-    let bytes = usize::try_from(config.db_cache_bytes / 4).unwrap_or(usize::MAX);
-    let (network, clock, stop) = (config.network.clone(), clock.used.clone(), stop.clone());
-    let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
-    let opened = folder.clone();
-    let open = move || -> Result<(Arc<dyn Store>, ChainHandle), ChainFault> {
-        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64), ..RocksOptions::default() };
-        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&opened, &options)?);
-        let options = ChainOptions {
-            coin_cache_bytes: bytes,
-            space: Some(space.clone()),
-            directory: name.clone(),
-            stop: stop.clone(),
-            ..ChainOptions::default()
-        };
-        let verifier = Verifier::new(network.clone(), Arc::new(KnownSignatures::default()), None);
-        let history = ChainHandle::start(store.clone(), verifier, options, clock.clone())?;
-        Ok((store, history))
-    };
-    let remove = move || {
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
-            tracing::warn!(%error, folder = %folder.display(), "the history's folder is of no use any more, but stays");
-        }
-    };
-    History::new(chain.clone(), Box::new(open), Box::new(remove))
 }
 
 /// What the peer-to-peer network is told.
@@ -553,6 +523,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         minimum_chain_work: peers.minimum_work,
         upload_target: peers.upload_target,
         onion: peers.proxy.is_some(),
+        snapshot: config.snapshot.fetch,
     };
     NetworkOptions {
         handshakes_max: HANDSHAKES_MAX,
@@ -563,6 +534,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         brain,
         folder: directory.path().to_owned(),
         genesis: config.network.to_json().into_bytes().into(),
+        shelf: Shelf::default(),
     }
 }
 

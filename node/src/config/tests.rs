@@ -335,12 +335,19 @@ fn limits_on_disk_are_sizes_and_too_small_ones_are_explained() {
     assert!(both.is_automatic());
     assert_eq!((both.target(), both.disk), (Some(2_000_000_000), Some(20_000_000_000)));
     assert!(limits("--prune 288m").is_on(), "288 blocks of a megabyte");
+    let snapshot = |arguments: &str| case.run(arguments).snapshot;
+    assert_eq!(snapshot(""), SnapshotConfig { fetch: false, serve: true });
+    let both = snapshot("--snapshot --prune manual --no-index --no-snapshot-serving");
+    assert_eq!(both, SnapshotConfig { fetch: true, serve: false });
     for (arguments, expected) in [
         ("--prune 287m", "--prune: at least 275 M: the newest 288 blocks always stay, and each may have 1000000 bytes"),
         ("--network dev --prune 1000m", "each may have 4000000 bytes"),
         ("--max-disk 487m", "--max-disk: at least 466 M"),
         ("--prune much", "--prune: `manual`, or: expected a number of MiB"),
         ("--prune manual --max-disk 20G", "--max-disk: contradicts --prune manual"),
+        ("--snapshot", "add --prune and --no-index"),
+        ("--snapshot --no-index", "add --prune (such as"),
+        ("--snapshot --prune 10G", "--snapshot: a chain that begins with a snapshot has no old blocks"),
     ] {
         let error = case.error(arguments);
         assert!(error.contains(expected), "{arguments}: {error}");

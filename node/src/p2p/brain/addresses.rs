@@ -16,7 +16,7 @@ pub use table::{Entry, Key};
 use super::interface::{Link, PeerId};
 use crate::chain::Now;
 use crate::p2p::limits::ADDRESSES_MAX;
-use crate::p2p::message::{AddressRecord, PeerAddress, Serves, services};
+use crate::p2p::message::{AddressRecord, PeerAddress, Serves};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::collections::BTreeMap;
@@ -302,14 +302,7 @@ impl Addresses {
     fn answer_serving(&self, serves: Serves, now: Now) -> Vec<AddressRecord> {
         let unix = now.unix_seconds;
         let mut records = self.table.draw(self.share(), unix / DAY_SECONDS, |entry| {
-            let fits = match serves {
-                Serves::Any => true,
-                Serves::Height(height) => {
-                    entry.services & services::BLOCKS != 0 && (entry.serves.0..=entry.serves.1).contains(&height)
-                }
-                Serves::Snapshot => entry.services & services::SNAPSHOTS != 0,
-            };
-            fits && !entry.terrible(unix) && unix.saturating_sub(entry.time) < SERVING_SECONDS
+            entry.can_serve(serves) && !entry.terrible(unix) && unix.saturating_sub(entry.time) < SERVING_SECONDS
         });
         records.iter_mut().for_each(|record| record.time -= record.time % SERVING_TIME_STEP);
         records

@@ -67,6 +67,8 @@ pub struct Download {
     /// The lowest missing body, and since when it holds up everything.
     stalled: Option<(BlockHash, Duration)>,
     stall_timeout: Duration,
+    /// Nothing is asked for.
+    paused: bool,
 }
 
 impl Default for Download {
@@ -89,7 +91,13 @@ impl Download {
             window: Window::default(),
             stalled: None,
             stall_timeout: STALL_MIN,
+            paused: false,
         }
+    }
+
+    /// Asks for nothing from now on, or again: while a snapshot of the coins is fetched, no body below it is wanted.
+    pub const fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// A peer that serves bodies from height `serves.0` on finished its `Hello`. The upper end is not used: it was true

@@ -12,8 +12,10 @@ use crate::chain::{ChainHandle, View};
 use crate::clock::Clock;
 use crate::p2p::brain::interface::{Ending, Event, PeerId};
 use crate::p2p::brain::penalty::Offence;
+use crate::p2p::brain::snapshots::SnapshotPart;
 use crate::p2p::limits::NOISE_TIMEOUT;
 use crate::p2p::message::{BlockTransactions, CompactBlock, Message, Reference, kind};
+use crate::snapshot::Offer;
 use crate::store::StoreError;
 use parking_lot::Mutex;
 use setara_core::block::Block;
@@ -276,7 +278,7 @@ impl Connection {
             bytes.clear();
             while frames.len() < WRITE_BYTES {
                 let Some(item) = self.outbox.pop() else { break };
-                let served = !matches!(item, Item::Frame(_) | Item::Genesis);
+                let served = served(&item, self.peer);
                 let frame = match self.frame(item).await {
                     Ok(frame) => frame,
                     Err(error) => {
@@ -286,8 +288,8 @@ impl Connection {
                 };
                 self.stats.sent.count_message(frame[0], frame.len());
                 frames.extend_from_slice(&frame);
-                if served {
-                    self.report(Event::Served { peer: self.peer }).await;
+                if let Some(event) = served {
+                    self.report(event).await;
                 } else if frame[0] == kind::TRANSACTIONS {
                     self.report(Event::TransactionsSent { peer: self.peer }).await;
                 }
@@ -334,12 +336,37 @@ impl Connection {
     }
 }
 
+/// What the brain is told once an item has been read: it counts what it lets the shell read at a time.
+const fn served(item: &Item, peer: PeerId) -> Option<Event> {
+    match item {
+        Item::Block(_) | Item::Recent(_) | Item::Answer(_) | Item::BlockTransactions(..) | Item::CompactBlock(_) => {
+            Some(Event::Served { peer })
+        }
+        Item::Snapshot(..) => Some(Event::SnapshotSent { peer }),
+        Item::Frame(_) | Item::Genesis => None,
+    }
+}
+
+/// A part of the snapshot that is served. A file that cannot be read is not there.
+fn snapshot(offer: &Offer, part: SnapshotPart) -> Message {
+    match part {
+        SnapshotPart::Manifest => Message::Manifest(offer.manifest.clone()),
+        SnapshotPart::Coins(range) => match offer.coins(range.bucket, range.first, range.count) {
+            Ok(coins) => Message::Coins { range, coins },
+            Err(error) => {
+                tracing::warn!(%error, "the snapshot that is served cannot be read");
+                Message::NotFound(vec![Reference::Snapshot(offer.base)])
+            }
+        },
+    }
+}
+
 /// What an item says, from the store.
 fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> {
     let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
     let asked = match &item {
         Item::Block(hash) | Item::CompactBlock(hash) | Item::BlockTransactions(hash, _) => Some(*hash),
-        Item::Frame(_) | Item::Answer(_) | Item::Recent(_) | Item::Genesis => None,
+        Item::Frame(_) | Item::Answer(_) | Item::Recent(_) | Item::Snapshot(..) | Item::Genesis => None,
     };
     match (read(&chain.view(), genesis, item), asked) {
         // One damaged body is no reason to turn a peer away: this node asks for it again itself.
@@ -354,6 +381,7 @@ fn read(view: &View, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> 
         Item::Frame(frame) | Item::Answer(frame) => frame,
         Item::Recent(bytes) => Message::Block(bytes).encode(),
         Item::Genesis => Message::Genesis(genesis.to_vec()).encode(),
+        Item::Snapshot(offer, part) => snapshot(&offer, part).encode(),
         Item::Block(hash) => match view.body(&hash)? {
             Some(body) => Message::Block(body.into()).encode(),
             None => missing(hash),

@@ -11,7 +11,7 @@
 //! ones, so whoever has few groups fills few buckets (Heilman et al. 2015), and selection is uniform over buckets.
 
 use super::group::Group;
-use crate::p2p::message::{AddressRecord, NetAddress, PeerAddress};
+use crate::p2p::message::{AddressRecord, NetAddress, PeerAddress, Serves, services};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use siphasher::sip::SipHasher24;
@@ -129,6 +129,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it serves something, as somebody said.
+    pub fn can_serve(&self, what: Serves) -> bool {
+        match what {
+            Serves::Any => true,
+            Serves::Height(height) => {
+                self.services & services::BLOCKS != 0 && (self.serves.0..=self.serves.1).contains(&height)
+            }
+            Serves::Snapshot => self.services & services::SNAPSHOTS != 0,
+        }
+    }
+
     pub(super) const fn new(address: PeerAddress, source: Group) -> Self {
         Self {
             address,

@@ -1,7 +1,7 @@
 //! Tests of the book of addresses: what floods, poisoners and scrapers get.
 
 use super::*;
-use crate::p2p::message::NetAddress;
+use crate::p2p::message::{NetAddress, services};
 use rand::SeedableRng;
 use std::net::{IpAddr, Ipv4Addr};
 

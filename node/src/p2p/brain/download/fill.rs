@@ -54,7 +54,7 @@ impl Window {
 impl Download {
     /// Asks for all that may be asked for now.
     pub(super) fn fill(&mut self, desk: &mut Desk<'_>) {
-        if self.peers.is_empty() {
+        if self.peers.is_empty() || self.paused {
             return;
         }
         self.look(desk);
