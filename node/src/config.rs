@@ -5,6 +5,7 @@
 //! where each value came from.
 
 mod layers;
+mod memory;
 mod options;
 mod parse;
 mod show;
@@ -14,6 +15,7 @@ mod upkeep;
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
 use crate::invite::{self, Invite, InviteError};
+use crate::memory::{Part, Shares, TooLittle, Usual, Wanted};
 use crate::prune::PruneLimits;
 use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
@@ -51,6 +53,10 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// Bytes of memory for the database and its coins.
     pub db_cache_bytes: u64,
+    /// What is said of memory, and what parts have without a budget.
+    pub memory: (Wanted, Usual),
+    /// Who may hold how much of it.
+    pub shares: Shares,
     /// Whether transactions and addresses are indexed.
     pub index: bool,
     /// Deepest reorganisation that is followed; `None` follows work alone.
@@ -63,6 +69,17 @@ pub struct Config {
     pub mining: MiningConfig,
     /// The log.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// With shares of memory for a chain of so many headers.
+    pub fn with_headers(mut self, headers: u64) -> Result<Self, TooLittle> {
+        let (wanted, usual) = &self.memory;
+        self.shares = wanted.split(headers, usual)?;
+        self.mempool.max_bytes = self.shares.of(Part::Mempool);
+        self.peers.inbound_max = self.shares.inbound_count();
+        Ok(self)
+    }
 }
 
 /// Options of the peer-to-peer network.
@@ -482,16 +499,20 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let mine = address("mine")?;
     let mining_address = address("mining-address")?.or(mine);
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
+    let index = !flag("no-index")?;
+    let (wanted, usual, shares) = memory::read(layers, &network, index)?;
     let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
     Ok(Config {
-        peers: peers(layers, &network)?,
+        peers: PeersConfig { inbound_max: shares.inbound_count(), ..peers(layers, &network)? },
         rpc: rpc(layers, &network)?,
-        db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
-        index: !flag("no-index")?,
+        db_cache_bytes: wanted.database_bytes(&usual, &shares),
+        memory: (wanted, usual),
+        shares,
+        index,
         prune: storage::prune(layers, &network)?,
         max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
         mempool: MempoolConfig {
-            max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,
+            max_bytes: shares.of(Part::Mempool),
             min_relay_fee: Amount::from_sen(number(layers, "min-relay-fee", 0..=100_000_000)?),
             expiry: Duration::from_secs(number(layers, "mempool-expiry", 1..=24 * 366)? * 3600),
         },
@@ -534,7 +555,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         connect,
         add,
         external: many(layers, "external-address")?,
-        inbound_max: size(layers, "max-inbound", 0..=10_000)?,
+        inbound_max: 0,
         upload_target: one(layers, "upload-target", parse::bytes)?.flatten(),
         allow_private: flag("allow-private")? || is_dev,
         proxy,

@@ -93,12 +93,17 @@ pub struct Indexes {
 impl Indexes {
     /// Starts both, from wherever they were.
     pub fn start(store: Arc<dyn Store>, chain: ChainHandle) -> io::Result<Self> {
+        Self::start_within(store, chain, follower::BATCH_BYTES)
+    }
+
+    /// The same, with so many bytes of changes in a batch while catching up.
+    pub fn start_within(store: Arc<dyn Store>, chain: ChainHandle, batch_bytes: usize) -> io::Result<Self> {
         let reached = |name| reached(&*store as &dyn Reader, name);
         let transactions = Arc::new(Shared::new(transactions::NAME, reached(transactions::NAME)));
         let addresses = Arc::new(Shared::new(addresses::NAME, reached(addresses::NAME)));
         let threads = vec![
-            Follower::spawn(TxIndex, transactions.clone(), store.clone(), chain.clone())?,
-            Follower::spawn(AddressIndex, addresses.clone(), store.clone(), chain.clone())?,
+            Follower::spawn(TxIndex, transactions.clone(), store.clone(), chain.clone(), batch_bytes)?,
+            Follower::spawn(AddressIndex, addresses.clone(), store.clone(), chain.clone(), batch_bytes)?,
         ];
         Ok(Self { store, chain, followers: [transactions, addresses], threads: Mutex::new(threads) })
     }

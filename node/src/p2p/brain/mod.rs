@@ -90,6 +90,8 @@ pub struct BrainOptions {
     pub upload_target: Option<u64>,
     /// Whether dials go through a proxy: then onion addresses can be reached.
     pub onion: bool,
+    /// Bytes of bodies asked for or waiting for the chain, at most.
+    pub download_bytes: u64,
 }
 
 /// What earlier runs left, as bytes of files.
@@ -243,8 +245,8 @@ impl Parts {
             bans: bans.unwrap_or_default(),
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
-            download: Download::new(),
-            history: HistoryDownload::default(),
+            download: Download::new(options.download_bytes),
+            history: HistoryDownload::new(options.download_bytes),
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(options.upload_target),
             private: PrivateBroadcast::default(),

@@ -70,6 +70,7 @@ pub fn run(data: &[u8]) {
         bootstrap: some(8, host(2)),
         minimum_chain_work: Work::ZERO,
         onion: false,
+        download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
     };
     let brain = Brain::new(options, Memory::default(), [9; 32]);
     let (open, dials, following) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
