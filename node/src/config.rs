@@ -503,7 +503,7 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let (wanted, usual, shares) = memory::read(layers, &network, index)?;
     let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
     Ok(Config {
-        peers: PeersConfig { inbound_max: shares.inbound_count(), ..peers(layers, &network)? },
+        peers: peers(layers, &network, &shares)?,
         rpc: rpc(layers, &network)?,
         db_cache_bytes: wanted.database_bytes(&usual, &shares),
         memory: (wanted, usual),
@@ -528,7 +528,7 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     })
 }
 
-fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError> {
+fn peers(layers: &Layers, network: &Network, shares: &Shares) -> Result<PeersConfig, ConfigError> {
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
     // One that shares its hash with the whole world, as the built-in development network does, stays on this machine.
     let is_dev = network.name == "dev";
@@ -555,7 +555,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         connect,
         add,
         external: many(layers, "external-address")?,
-        inbound_max: 0,
+        inbound_max: shares.inbound_count(),
         upload_target: one(layers, "upload-target", parse::bytes)?.flatten(),
         allow_private: flag("allow-private")? || is_dev,
         proxy,

@@ -33,9 +33,9 @@ const OUTGOING_PEERS: u64 = 16;
 
 /// The most that some parts can use, and have without a budget: bytes of blocks that are checked, of bodies on their way, of
 /// an index's batch.
-const CHECKED_BYTES_MAX: u64 = 16 << 20;
+const CHECKED_BYTES_MAX: u64 = chain::WINDOW_BYTES as u64;
 const DOWNLOAD_BYTES_MAX: u64 = crate::p2p::limits::DOWNLOAD_WINDOW_BYTES;
-const INDEX_BATCH_BYTES_MAX: u64 = crate::index::BATCH_BYTES_MAX;
+const INDEX_BATCH_BYTES_MAX: u64 = crate::index::BATCH_BYTES_MAX as u64;
 /// The least with which they work.
 const INDEX_BATCH_BYTES_MIN: u64 = 1 << 20;
 const COINS_BYTES_MIN: u64 = 4_000_000;

@@ -117,7 +117,7 @@ impl Load {
 fn memory(node: &NodeProcess, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("the node runs");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("Linux says so");
-    line.split_whitespace().nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number of KiB") << 10
+    line.split_whitespace().next().and_then(|number| number.parse::<u64>().ok()).expect("a number of KiB") << 10
 }
 
 fn submit(node: &NodeProcess, block: &[u8]) {

@@ -28,6 +28,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use transactions::TxIndex;
 
+/// Bytes of changes in a batch while an index catches up, unless it is told less.
+pub const BATCH_BYTES_MAX: usize = follower::BATCH_BYTES;
+
 /// How far one index is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexStatus {
@@ -93,7 +96,7 @@ pub struct Indexes {
 impl Indexes {
     /// Starts both, from wherever they were.
     pub fn start(store: Arc<dyn Store>, chain: ChainHandle) -> io::Result<Self> {
-        Self::start_within(store, chain, follower::BATCH_BYTES)
+        Self::start_within(store, chain, BATCH_BYTES_MAX)
     }
 
     /// The same, with so many bytes of changes in a batch while catching up.
