@@ -37,6 +37,8 @@ const MAX_DISK_BYTES: u64 = 240_000_000;
 const LARGE_OUTPUTS: usize = 2_950;
 const COMING_BYTES: u64 = 360_000_000;
 
+/// Between two looks at a folder of many files.
+const FOLDER_POLL: Duration = Duration::from_millis(25);
 /// Between two looks at a process.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -241,7 +243,7 @@ fn prune_max_disk_is_kept_while_blocks_come_in() {
                 largest.fetch_max(bytes, Ordering::SeqCst);
                 fell.fetch_max(u64::saturating_sub(before, bytes), Ordering::SeqCst);
                 before = bytes;
-                std::thread::sleep(POLL);
+                std::thread::sleep(FOLDER_POLL);
             }
         });
         for block in endless(&network, LARGE_OUTPUTS) {
