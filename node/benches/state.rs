@@ -22,8 +22,8 @@ const TRANSACTIONS: usize = 100_000;
 /// times as much is made in seconds.
 const CACHE_BYTES: usize = 16 << 20;
 const CACHE: &str = "16 + 16 MiB";
-/// Coins that such a table holds: seven eighths of 2^17 slots.
-const CACHED_COINS: usize = 114_688;
+/// Coins that such a table holds: three quarters of 2^17 slots.
+const CACHED_COINS: usize = 98_304;
 /// States, in such tables.
 const STATES: [usize; 3] = [1, 4, 16];
 /// Memory where the state does not matter: as without options.

@@ -104,7 +104,7 @@ pub struct Mark {
     /// The network's name.
     pub network: String,
     genesis: BlockHash,
-    /// Height of the chain, or a little below it.
+    /// Height of the chain.
     pub height: Height,
     /// The block there.
     pub hash: BlockHash,
@@ -127,9 +127,10 @@ pub fn run(config: &Config, folder: &Path, out: &mut dyn Write) -> Result<(), Ba
             let store = RocksStore::open(&database, &RocksOptions { memory_bytes: 0, ..RocksOptions::default() })?;
             let name = database.display().to_string();
             let known = schema::check_identity(&store, &config.network.genesis_hash(), &name)?;
-            let tip = schema::tip(&store)?.filter(|_| known);
-            let tip = tip.ok_or_else(|| BackupError::Nothing(directory.path().to_owned()))?;
-            create(config, &store, Witness { height: tip.height(), hash: tip.hash() }, &folder)?
+            if !known {
+                return Err(BackupError::Nothing(directory.path().to_owned()));
+            }
+            create(config, &store, &folder)?
         }
         Err(DataDirError::InUse { .. }) => ask(config, &folder)?,
         Err(error) => return Err(error.into()),
@@ -157,8 +158,8 @@ fn ask(config: &Config, folder: &Path) -> Result<Mark, BackupError> {
     read_mark(folder)
 }
 
-/// Makes a backup of `store` in `folder`, which must not be there. `tip` is one that the store has reached.
-pub fn create(config: &Config, store: &RocksStore, tip: Witness, folder: &Path) -> Result<Mark, BackupError> {
+/// Makes a backup of `store` in `folder`, which must not be there.
+pub fn create(config: &Config, store: &RocksStore, folder: &Path) -> Result<Mark, BackupError> {
     if !folder.is_absolute() {
         return Err(BackupError::Relative(folder.to_owned()));
     }
@@ -170,7 +171,7 @@ pub fn create(config: &Config, store: &RocksStore, tip: Witness, folder: &Path) 
     let part = PathBuf::from(part);
     // Of an attempt that was interrupted.
     remove(&part)?;
-    let made = fill(config, store, tip, &part).and_then(|mark| {
+    let made = fill(config, store, &part).and_then(|mark| {
         fs::rename(&part, folder).map_err(file(folder))?;
         sync(folder.parent().unwrap_or(folder))?;
         Ok(mark)
@@ -182,13 +183,17 @@ pub fn create(config: &Config, store: &RocksStore, tip: Witness, folder: &Path) 
     made
 }
 
-fn fill(config: &Config, store: &RocksStore, tip: Witness, part: &Path) -> Result<Mark, BackupError> {
+fn fill(config: &Config, store: &RocksStore, part: &Path) -> Result<Mark, BackupError> {
     let network = &config.network;
     let inner = part.join(&network.name);
     make_folder(&inner)?;
     let database = inner.join("db");
     store.checkpoint(&database)?;
     sync_files(&database).map_err(file(&database))?;
+    // The copy's own tip: the node's may have moved meanwhile, also down, if the operator wants it so.
+    let tip = schema::tip(&RocksStore::open_to_read(&database)?)?;
+    let tip = tip.ok_or_else(|| BackupError::Nothing(config.data_dir.join(&network.name)))?;
+    let tip = Witness { height: tip.height(), hash: tip.hash() };
     WitnessFile::new(inner.join("tip")).put(&tip).map_err(file(&inner))?;
     sync(&inner)?;
     let put = |name: &str, bytes: &[u8]| {

@@ -178,7 +178,7 @@ pub fn fetch(invite: &Invite, data_dir: &Path, proxy: Option<SocketAddr>) -> Res
 
 /// The file as the peer sends it.
 async fn ask(invite: &Invite, proxy: Option<SocketAddr>) -> Result<Vec<u8>, String> {
-    let address = p2p::resolve(&invite.peer, 0).map_err(|error| error.to_string())?;
+    let address = p2p::resolve(&invite.peer, 0, p2p::Names::with(proxy)).map_err(|error| error.to_string())?;
     if matches!(address.host, NetAddress::Onion(_)) && proxy.is_none() {
         return Err("an onion address needs --proxy".to_owned());
     }

@@ -273,7 +273,7 @@ fn serve(
         }
         let mut context = parts.context(config, directory, clock, &chain, notices, stop);
         context.memory = held(shares, rocks.clone(), chain.clone(), parts.mempool.clone(), known);
-        context.backup = backup(config, rocks, chain.clone());
+        context.backup = backup(config, rocks);
         server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
         tracing::info!("stopping");
@@ -292,14 +292,12 @@ fn serve(
 }
 
 /// Makes a backup of the running node.
-fn backup(config: &Config, store: RocksStore, chain: ChainHandle) -> Backup {
+fn backup(config: &Config, store: RocksStore) -> Backup {
     let config = config.clone();
     Box::new(move |folder| {
-        let tip = chain.view().info();
-        let tip = Witness { height: tip.height, hash: tip.hash };
-        backup::create(&config, &store, tip, folder).map_err(|error| error.to_string())?;
-        tracing::info!(height = %tip.height, folder = %folder.display(), "made a backup");
-        Ok(tip)
+        let mark = backup::create(&config, &store, folder).map_err(|error| error.to_string())?;
+        tracing::info!(height = %mark.height, folder = %folder.display(), "made a backup");
+        Ok(Witness { height: mark.height, hash: mark.hash })
     })
 }
 
@@ -515,16 +513,17 @@ impl Parts {
 /// What the peer-to-peer network is told.
 fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
     let (peers, port) = (&config.peers, config.network.p2p_port);
+    let names = p2p::Names::with(peers.proxy);
     let bootstrap: Vec<PeerName> = config.network.bootstrap.iter().filter_map(|peer| peer.parse().ok()).collect();
     let brain = BrainOptions {
         agent: p2p::agent(),
         listen_port: 0,
         allow_private: peers.allow_private,
         inbound_max: peers.inbound_max,
-        only: p2p::resolve_all(&peers.connect, port),
-        manual: p2p::resolve_added(&peers.add, port),
-        external: p2p::resolve_all(&peers.external, port),
-        bootstrap: p2p::resolve_all(&bootstrap, port),
+        only: p2p::resolve_all(&peers.connect, port, names),
+        manual: p2p::resolve_added(&peers.add, port, names),
+        external: p2p::resolve_all(&peers.external, port, names),
+        bootstrap: p2p::resolve_all(&bootstrap, port, names),
         minimum_chain_work: peers.minimum_work,
         upload_target: peers.upload_target,
         onion: peers.proxy.is_some(),

@@ -12,7 +12,7 @@ use setara_core::limits::BLOCK_BYTES_MAX;
 use setara_core::network::Network;
 use setara_node::p2p::brain::greeting::Introduction;
 use setara_node::p2p::brain::interface::Link;
-use setara_node::p2p::limits::HANDSHAKE_TIMEOUT;
+use setara_node::p2p::limits::NOISE_TIMEOUT;
 use setara_node::p2p::message::Message;
 use setara_node::p2p::shell::frames::Received;
 use setara_node::p2p::shell::noise::{Handshake, Role, Session, StaticKey};
@@ -56,7 +56,7 @@ impl Peer {
     /// Dials and shakes hands; `None` if the node closes the door.
     fn dial(address: SocketAddr) -> Option<Self> {
         let mut stream = TcpStream::connect(address).ok()?;
-        stream.set_read_timeout(Some(HANDSHAKE_TIMEOUT)).unwrap();
+        stream.set_read_timeout(Some(NOISE_TIMEOUT)).unwrap();
         let network = Network::dev();
         let mut handshake =
             Handshake::new(Role::Initiator, &StaticKey::generate(), network.genesis_hash(), BLOCK_BYTES_MAX);
@@ -123,6 +123,11 @@ impl Peer {
         self.stream.write_all(&bytes).is_ok()
     }
 
+    /// Asks for all headers so many times in as few packets as possible, and reads nothing; how many times it could.
+    fn ask_headers(&mut self, times: usize) -> usize {
+        (0..times).take_while(|_| self.say_if_room(&all_headers())).count()
+    }
+
     /// Waits for a message, passing over others.
     fn hear(&mut self, what: &str, wanted: impl Fn(&Message) -> bool) -> Message {
         let end = Instant::now() + DEADLINE;
@@ -177,10 +182,12 @@ fn th1_half_open_sockets_take_no_memory() {
     drop(Peer::greeted(address));
 }
 
-/// TH2: an honest peer gets in before any of those who say nothing has had its time.
+/// TH2: after a flood of those who say nothing, an honest peer gets in before the last of them have had their time.
 #[test]
 fn th2_an_honest_peer_gets_in_beside_silent_ones() {
     const SILENT: usize = 2_000;
+    /// The places are filled again with the flood's last in a few seconds; those hold them for [`NOISE_TIMEOUT`].
+    const ENTRY_MAX: Duration = Duration::from_secs(NOISE_TIMEOUT.as_secs() - 1);
     let directory = tempfile::tempdir().unwrap();
     let (node, address) = start(directory.path());
     allow_files();
@@ -188,8 +195,8 @@ fn th2_an_honest_peer_gets_in_beside_silent_ones() {
     let silent: Vec<TcpStream> = (0..SILENT).map(|_| TcpStream::connect(address).unwrap()).collect();
     let dialled = start.elapsed();
     drop(Peer::greeted(address));
-    let taken = start.elapsed();
-    assert!(taken < HANDSHAKE_TIMEOUT, "{SILENT} dials in {dialled:?}, an honest peer after {taken:?}");
+    let taken = start.elapsed() - dialled;
+    assert!(taken < ENTRY_MAX, "{SILENT} dials in {dialled:?}, an honest peer {taken:?} later");
     drop(silent);
     assert_eq!(node.call("getblockcount", json!([])), 0);
 }
@@ -266,6 +273,82 @@ fn th7_a_peer_that_never_reads_costs_little() {
     large.iter().for_each(|hash| fetch(&mut honest, *hash));
     let grown = resident(&node).saturating_sub(before);
     assert!(grown <= GROWTH_MAX, "{asked} blocks asked and not read take {grown} bytes");
+}
+
+/// TH7: nor do the answers that are made at once, such as headers: what a peer does not take is not worked out further.
+#[test]
+fn th7_headers_that_nobody_reads_cost_little() {
+    const ASKED: usize = 1_600;
+    /// What waits at the first limit, and eight more answers.
+    const GROWTH_MAX: u64 = 6 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let (node, address) = start(directory.path());
+    long_chain(&node);
+    drop(Peer::greeted(address));
+    let before = resident(&node);
+    let mut deaf = Peer::greeted(address);
+    let asked = deaf.ask_headers(ASKED);
+    // An honest peer is answered meanwhile, and after.
+    let mut honest = Peer::greeted(address);
+    for _ in 0..3 {
+        honest.say(&all_headers());
+        honest.hear("headers", |message| matches!(message, Message::Headers(headers) if headers.len() == 2_000));
+    }
+    let grown = resident(&node).saturating_sub(before);
+    assert!(grown <= GROWTH_MAX, "{asked} answers asked and not read take {grown} bytes");
+}
+
+/// TH7: connections that are to end do not stay, whatever is queued for them and however little of it they take.
+#[test]
+fn th7_ended_connections_are_gone_soon() {
+    const PEERS: usize = 12;
+    /// Less than what was asked for, which takes eleven.
+    const GROWTH_MAX: u64 = 6 << 20;
+    let directory = tempfile::tempdir().unwrap();
+    let (node, address) = start(directory.path());
+    long_chain(&node);
+    drop(Peer::greeted(address));
+    let (before, sockets) = (resident(&node), sockets(&node));
+    let peers: Vec<Peer> = (0..PEERS)
+        .map(|_| {
+            let mut peer = Peer::greeted(address);
+            // As much as fits before it is heard no more: nearly a megabyte.
+            peer.ask_headers(6);
+            // Twice is one time too often.
+            peer.say_if_room(&Message::GetGenesis);
+            peer.say_if_room(&Message::GetGenesis);
+            peer
+        })
+        .collect();
+    let grown = resident(&node).saturating_sub(before);
+    assert!(grown <= GROWTH_MAX, "{PEERS} connections that are to end take {grown} bytes");
+    wait_until("the end of all connections, which nobody closes here", || {
+        (self::sockets(&node) <= sockets).then_some(())
+    });
+    drop(peers);
+}
+
+/// Enough blocks for an answer of the largest size.
+fn long_chain(node: &NodeProcess) {
+    const BLOCKS: usize = 2_000;
+    const AT_ONCE: usize = 100;
+    let address = address(1).to_text(&Network::dev().prefix);
+    for _ in 0..BLOCKS / AT_ONCE {
+        node.call("generatetoaddress", json!([AT_ONCE, address]));
+    }
+}
+
+fn all_headers() -> Message {
+    Message::GetHeaders { locator: Vec::new(), stop: BlockHash::from_bytes([0; 32]) }
+}
+
+/// Open sockets of a process.
+fn sockets(node: &NodeProcess) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", node.pid())).expect("the node runs");
+    let is_socket = |path: std::path::PathBuf| {
+        std::fs::read_link(path).is_ok_and(|target| target.to_string_lossy().starts_with("socket:"))
+    };
+    open.filter_map(Result::ok).filter(|entry| is_socket(entry.path())).count()
 }
 
 /// TH8: beside a peer that never stops talking, another is still answered.

@@ -38,7 +38,7 @@ const IMPURE: &[&str] = &[
 /// runtime keeps, and how often progress is told. No result depends on either, and no test moves them by hand.
 const DEADLINE_FILES: &[&str] = &[
     "node/src/chain/events.rs",
-    "node/src/chain/inbox.rs",
+    "node/src/chain/queue.rs",
     "node/src/index/follower.rs",
     "node/src/prune.rs",
     "node/src/rpc/stall.rs",

@@ -110,7 +110,7 @@ pub(super) const METHODS: &[Method] = &[
             "backupnode",
             &[Param::required("folder", Kind::Text, "An absolute path that does not exist yet.")],
             Kind::Object(&[
-                Field::new("height", Kind::Integer, "Height of the chain that is in it, or a little below."),
+                Field::new("height", Kind::Integer, "Height of the chain that is in it."),
                 Field::new("hash", Kind::Hash, "The block there."),
             ]),
             "Makes a backup of the running node in a new folder on its own machine, as `setara-node backup` does.",

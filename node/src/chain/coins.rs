@@ -2,15 +2,18 @@
 //!
 //! - *Dirty*: differs from what is stored. *Fresh*: dirty, and not stored at all; a fresh coin that is spent just
 //!   vanishes, so a coin born and spent between two flushes never touches the disk.
-//! - Bounded in bytes: the table is allocated once, at the largest size that fits the budget. Clean coins make room;
-//!   dirty ones cannot, so the chain flushes before they fill it. Only a block whose own coins exceed the budget makes
-//!   it grow, until the next flush: a limit of the store must never become a rule of the network.
+//! - In shards by the first bits of the txid, which is the store's order: each is a table of its own, so that growing
+//!   moves and doubles one small part at a time, and a flush gathers and sorts them on all workers.
+//! - Bounded in bytes: the tables grow with their coins, up to the largest size that fits the budget. Clean coins make
+//!   room; dirty ones cannot, so the chain flushes before they fill it. Only a block whose own coins exceed the budget
+//!   makes it grow further, until the next flush: a limit of the store must never become a rule of the network.
 //! - Nothing here decides whether a block is valid: a spend of a coin that is not there is an error of its own type
 //!   that only this node's fault can cause after the rules have passed (CVE-2018-17144 went the other way).
 
 use super::hasher::KeyedState;
 use super::recent::Change;
 use crate::store::{Batch, Reader, StoreError, schema, schema::PutRows};
+use rayon::prelude::*;
 use setara_core::transaction::{Coin, OutPoint};
 use std::collections::HashMap;
 use std::mem::size_of;
@@ -24,15 +27,20 @@ struct Entry {
     fresh: bool,
 }
 
-/// Bytes of a slot of the table: key, entry, and hashbrown's control byte.
+/// Bytes of a slot of a table: key, entry, and hashbrown's control byte.
 const SLOT_BYTES: usize = size_of::<(OutPoint, Entry)>() + 1;
-/// hashbrown fills at most seven of eight slots.
+/// Bits of the txid that name the shard.
+const SHARD_BITS: u32 = 6;
+/// Shards.
+const SHARDS: usize = 1 << SHARD_BITS;
+/// Coins among so many slots. hashbrown fills at most seven of eight; the rest is for shards with more than their share,
+/// which would double otherwise (four and a half standard deviations at a thousand slots each).
 const fn entries_of(slots: usize) -> usize {
-    slots / 8 * 7
+    slots / 4 * 3
 }
 /// Bytes of a stored coin's key and value, at most.
 const COIN_ROW_BYTES: usize = 36 + 9 + 32 + 5 + 1;
-/// Least table, whatever the budget.
+/// Least slots of all tables together, whatever the budget.
 const SLOTS_MIN: usize = 1 << 10;
 /// Bytes of a change while it is written: of the sorted row, the batch and the store's copy of that, two are there at once.
 const WRITTEN_BYTES: usize = 2 * (COIN_ROW_BYTES + 24);
@@ -71,8 +79,9 @@ pub fn coin_table_within(share: u64) -> u64 {
     }
     (slots * SLOT_BYTES) as u64
 }
-/// Changed outpoints remembered one by one; past that, a flush walks the whole table.
-const CHANGED_MAX: usize = 1 << 16;
+
+/// Changed outpoints that a shard remembers one by one; past that, a flush walks all of it.
+const CHANGED_MAX: usize = 1 << 10;
 
 /// A change of coins that cannot follow from a valid block: this node's coins are wrong.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -90,9 +99,14 @@ pub enum CoinFault {
 
 /// The cache.
 pub struct CoinCache {
-    table: HashMap<OutPoint, Entry, KeyedState>,
+    shards: Vec<Shard>,
     entries_max: usize,
     dirty: usize,
+}
+
+/// The coins whose txids begin alike.
+struct Shard {
+    table: HashMap<OutPoint, Entry, KeyedState>,
     /// Outpoints that became dirty, while there are few.
     changed: Vec<OutPoint>,
     changed_all: bool,
@@ -101,14 +115,8 @@ pub struct CoinCache {
 impl CoinCache {
     /// A cache of at most `bytes`, but with room for a small block in any case.
     pub fn new(bytes: usize, keys: KeyedState) -> Self {
-        let entries_max = entries_of(slots_of(bytes));
-        Self {
-            table: HashMap::with_capacity_and_hasher(entries_max, keys),
-            entries_max,
-            dirty: 0,
-            changed: Vec::new(),
-            changed_all: false,
-        }
+        let shard = || Shard { table: HashMap::with_hasher(keys), changed: Vec::new(), changed_all: false };
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), entries_max: entries_of(slots_of(bytes)), dirty: 0 }
     }
 
     /// Coins that differ from the stored ones.
@@ -128,7 +136,7 @@ impl CoinCache {
 
     /// Bytes of the entries that are there.
     pub fn bytes(&self) -> usize {
-        self.table.len() * SLOT_BYTES
+        self.len() * SLOT_BYTES
     }
 
     /// The coins of `outpoints`, in order; those not cached are read from `store` and kept at least until the next
@@ -137,7 +145,7 @@ impl CoinCache {
         let mut coins = Vec::with_capacity(outpoints.len());
         let mut missing = Vec::new();
         for (position, outpoint) in outpoints.iter().enumerate() {
-            match self.table.get(outpoint) {
+            match self.shard(outpoint).table.get(outpoint) {
                 Some(entry) => coins.push(entry.coin),
                 None => {
                     coins.push(None);
@@ -154,7 +162,7 @@ impl CoinCache {
             coins[position] = coin;
             // An absent coin is not remembered: a block that asks for one is about to be refused.
             if coin.is_some() {
-                self.table.insert(outpoint, Entry { coin, dirty: false, fresh: false });
+                self.shard(&outpoint).table.insert(outpoint, Entry { coin, dirty: false, fresh: false });
             }
         }
         Ok(coins)
@@ -162,40 +170,43 @@ impl CoinCache {
 
     /// Removes a coin that was loaded or made before.
     pub fn spend(&mut self, outpoint: &OutPoint, expected: &Coin) -> Result<(), CoinFault> {
-        let entry = self.table.get_mut(outpoint).ok_or(CoinFault::Missing(*outpoint))?;
+        let shard = self.shard(outpoint);
+        let entry = shard.table.get_mut(outpoint).ok_or(CoinFault::Missing(*outpoint))?;
         let coin = entry.coin.ok_or(CoinFault::Missing(*outpoint))?;
         if coin != *expected {
             return Err(CoinFault::Differs(*outpoint));
         }
         if entry.fresh {
-            self.table.remove(outpoint);
+            shard.table.remove(outpoint);
             self.dirty -= 1;
             return Ok(());
         }
         entry.coin = None;
-        if !entry.dirty {
-            entry.dirty = true;
-            self.mark(*outpoint);
+        if !std::mem::replace(&mut entry.dirty, true) {
+            shard.mark(*outpoint);
+            self.dirty += 1;
         }
         Ok(())
     }
 
     /// Adds a coin. Ids are unique along a branch, so the store cannot hold it unless the cache says that it is gone.
     pub fn add(&mut self, outpoint: OutPoint, coin: Coin) -> Result<(), CoinFault> {
-        match self.table.get_mut(&outpoint) {
+        let shard = self.shard(&outpoint);
+        let was_dirty = match shard.table.get_mut(&outpoint) {
             Some(Entry { coin: Some(_), .. }) => return Err(CoinFault::Exists(outpoint)),
             Some(entry) => {
                 // Gone but not yet from the store: it is not fresh.
                 entry.coin = Some(coin);
-                if !entry.dirty {
-                    entry.dirty = true;
-                    self.mark(outpoint);
-                }
+                std::mem::replace(&mut entry.dirty, true)
             }
             None => {
-                self.table.insert(outpoint, Entry { coin: Some(coin), dirty: true, fresh: true });
-                self.mark(outpoint);
+                shard.table.insert(outpoint, Entry { coin: Some(coin), dirty: true, fresh: true });
+                false
             }
+        };
+        if !was_dirty {
+            shard.mark(outpoint);
+            self.dirty += 1;
         }
         Ok(())
     }
@@ -212,8 +223,75 @@ impl CoinCache {
         Ok(())
     }
 
+    /// Where a coin is, or would be.
+    fn shard(&mut self, outpoint: &OutPoint) -> &mut Shard {
+        &mut self.shards[usize::from(outpoint.txid.as_bytes()[0] >> (u8::BITS - SHARD_BITS))]
+    }
+
+    /// Coins cached, and memories of those that are gone.
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.table.len()).sum()
+    }
+
+    /// Drops clean coins until `more` entries fit, as far as they do.
+    pub fn make_room(&mut self, more: usize) {
+        self.shrink();
+        let Some(mut excess) = (self.len() + more).checked_sub(self.entries_max).filter(|excess| *excess > 0) else {
+            return;
+        };
+        // Some more, so that the walk is rare. From all shards alike, and there in the table's order, which the secret of
+        // the hasher makes arbitrary.
+        excess += self.entries_max / 8;
+        // What one shard lacks in clean coins the others make good in the second round.
+        for _ in 0..2 {
+            let share = excess.div_ceil(SHARDS);
+            for shard in &mut self.shards {
+                excess -= shard.drop_some(share.min(excess));
+            }
+        }
+    }
+
+    /// Gives back what tables took beyond their share: for a block beyond the budget, or because hashbrown doubles one whose
+    /// free slots are used up by the gaps that deleting leaves.
+    fn shrink(&mut self) {
+        // As many as fit into the slots of a shard's share.
+        let share = self.entries_max / 3 * 4 / SHARDS / 8 * 7;
+        for shard in self.shards.iter_mut().filter(|shard| shard.table.capacity() > share) {
+            shard.table.shrink_to(share);
+        }
+    }
+
+    /// Drops every clean coin: the next look-up reads what is stored.
+    pub fn drop_clean(&mut self) {
+        for shard in &mut self.shards {
+            shard.table.retain(|_, entry| entry.dirty);
+        }
+    }
+
+    /// What a flipped bit of memory does.
+    #[cfg(test)]
+    pub fn tamper(&mut self, outpoint: &OutPoint, change: impl FnOnce(&mut Coin)) {
+        let coin = self.shard(outpoint).table.get_mut(outpoint).and_then(|entry| entry.coin.as_mut());
+        change(coin.expect("a test tampers with a coin that is cached"));
+    }
+
+    /// Every change, in key order, gathered on the current pool. They count as stored from here on: should the write fail,
+    /// the chain stops for good and the cache with it.
+    pub fn drain(&mut self) -> Batch {
+        let parts: Vec<Batch> = self.shards.par_iter_mut().map(Shard::drain).collect();
+        let mut batch = Batch::new();
+        parts.into_iter().for_each(|part| batch.append(part));
+        self.dirty = 0;
+        if self.len() > self.entries_max {
+            self.make_room(0);
+        }
+        self.shrink();
+        batch
+    }
+}
+
+impl Shard {
     fn mark(&mut self, outpoint: OutPoint) {
-        self.dirty += 1;
         if self.changed.len() < CHANGED_MAX {
             self.changed.push(outpoint);
         } else {
@@ -221,39 +299,22 @@ impl CoinCache {
         }
     }
 
-    /// Drops clean coins until `more` entries fit, as far as they do.
-    pub fn make_room(&mut self, more: usize) {
-        let Some(mut excess) = (self.table.len() + more).checked_sub(self.entries_max).filter(|excess| *excess > 0)
-        else {
-            return;
-        };
-        // Some more, so that the walk is rare. In table order, which the secret of the hasher makes arbitrary.
-        excess += self.entries_max / 8;
-        self.table.retain(|_, entry| {
-            let keep = entry.dirty || excess == 0;
-            if !keep {
-                excess -= 1;
-            }
-            keep
-        });
+    /// Drops so many clean coins, if there are; gives how many.
+    fn drop_some(&mut self, count: usize) -> usize {
+        let mut dropped = 0;
+        if count > 0 {
+            self.table.retain(|_, entry| {
+                let keep = entry.dirty || dropped == count;
+                dropped += usize::from(!keep);
+                keep
+            });
+        }
+        dropped
     }
 
-    /// Drops every clean coin: the next look-up reads what is stored.
-    pub fn drop_clean(&mut self) {
-        self.table.retain(|_, entry| entry.dirty);
-    }
-
-    /// What a flipped bit of memory does.
-    #[cfg(test)]
-    pub fn tamper(&mut self, outpoint: &OutPoint, change: impl FnOnce(&mut Coin)) {
-        let coin = self.table.get_mut(outpoint).and_then(|entry| entry.coin.as_mut());
-        change(coin.expect("a test tampers with a coin that is cached"));
-    }
-
-    /// Puts every change into `batch`, in key order, and holds them for stored from here on: should the write fail, the
-    /// chain stops for good and the cache with it.
-    pub fn drain(&mut self, batch: &mut Batch) {
-        let mut rows: Vec<(OutPoint, Option<Coin>)> = Vec::with_capacity(self.dirty);
+    /// Every change, in key order.
+    fn drain(&mut self) -> Batch {
+        let mut rows: Vec<(OutPoint, Option<Coin>)> = Vec::with_capacity(self.changed.len());
         let mut settle = |outpoint: &OutPoint, entry: &mut Entry| {
             if std::mem::take(&mut entry.dirty) {
                 entry.fresh = false;
@@ -261,7 +322,7 @@ impl CoinCache {
             }
             entry.coin.is_some()
         };
-        if self.changed_all {
+        if std::mem::take(&mut self.changed_all) {
             self.table.retain(settle);
         } else {
             for outpoint in &self.changed {
@@ -271,19 +332,15 @@ impl CoinCache {
                 }
             }
         }
+        self.changed.clear();
         // In key order the store's memory table is filled several times faster.
         rows.sort_unstable_by_key(|(outpoint, _)| *outpoint);
+        let mut batch = Batch::new();
         batch.reserve(rows.len() * COIN_ROW_BYTES);
         for (outpoint, coin) in &rows {
             batch.put_coin(outpoint, coin.as_ref());
         }
-        self.changed.clear();
-        self.changed_all = false;
-        self.dirty = 0;
-        if self.table.len() > self.entries_max {
-            self.make_room(0);
-            self.table.shrink_to(self.entries_max);
-        }
+        batch
     }
 }
 
@@ -292,6 +349,8 @@ mod tests {
     use super::*;
     use crate::store::{Column, Durability, MemoryStore, Store};
     use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
     use setara_core::address::Address;
     use setara_core::amount::Amount;
     use setara_core::hash::TxId;
@@ -301,7 +360,8 @@ mod tests {
 
     fn outpoint(number: u16) -> OutPoint {
         let mut txid = [0; 32];
-        txid[..2].copy_from_slice(&number.to_le_bytes());
+        // In many shards.
+        txid[..2].copy_from_slice(&number.wrapping_mul(0x9e37).to_le_bytes());
         OutPoint::new(TxId::from_bytes(txid), 0)
     }
 
@@ -311,8 +371,7 @@ mod tests {
     }
 
     fn flush(cache: &mut CoinCache, store: &MemoryStore) -> usize {
-        let mut batch = Batch::new();
-        cache.drain(&mut batch);
+        let batch = cache.drain();
         let changes = batch.len();
         store.write(batch, Durability::Synced).unwrap();
         changes
@@ -342,12 +401,40 @@ mod tests {
         assert_eq!(cache.load(&store, &[outpoint(1)]), Ok(vec![None]));
     }
 
+    /// However many coins pass through, and wherever their txids fall.
     #[test]
     fn memory_is_bounded_by_the_budget() {
-        let budget = 300_000;
-        let cache = CoinCache::new(budget, KeyedState::new(1, 2));
-        let allocated = (cache.table.capacity() * 8 / 7).next_power_of_two() * SLOT_BYTES;
-        assert!(allocated <= budget && allocated > budget / 3, "{allocated}");
+        const BUDGET: usize = 8_000_000;
+        let slots = |table: &HashMap<OutPoint, Entry, KeyedState>| match table.capacity() {
+            0 => 0,
+            capacity => (capacity * 8 / 7).next_power_of_two(),
+        };
+        let mut cache = CoinCache::new(BUDGET, KeyedState::new(1, 2));
+        let mut random = StdRng::seed_from_u64(1);
+        let mut most = 0;
+        for _ in 0..200 {
+            cache.make_room(1_000);
+            for number in 0..1_000 {
+                let outpoint = OutPoint::new(TxId::from_bytes(random.random()), 0);
+                cache.add(outpoint, coin(number)).unwrap();
+            }
+            if cache.is_full_for(1_000) {
+                cache.drain();
+            }
+            most = most.max(cache.shards.iter().map(|shard| slots(&shard.table) * SLOT_BYTES).sum());
+        }
+        assert!(most <= BUDGET && most > BUDGET / 3, "{most}");
+        // A block beyond the budget is taken all the same, and what it took is given back once it is stored.
+        for number in 0..u16::MAX {
+            let outpoint = OutPoint::new(TxId::from_bytes(random.random()), 1);
+            cache.add(outpoint, coin(number)).unwrap();
+            cache.add(OutPoint::new(outpoint.txid, 2), coin(number)).unwrap();
+        }
+        let after =
+            |cache: &CoinCache| cache.shards.iter().map(|shard| slots(&shard.table) * SLOT_BYTES).sum::<usize>();
+        assert!(after(&cache) > BUDGET);
+        cache.drain();
+        assert!(after(&cache) <= BUDGET, "{}", after(&cache));
     }
 
     /// A table that is made for a share costs no more than that, and one twice as large would.
@@ -357,8 +444,6 @@ mod tests {
             let table = coin_table_within(share);
             assert!(coin_cache_cost(table) <= share, "{share}");
             assert!(coin_cache_cost(2 * table) > share, "{share}");
-            let cache = CoinCache::new(usize::try_from(table).unwrap().min(10_000_000), KeyedState::new(1, 2));
-            assert!(cache.table.capacity() >= entries_of(SLOTS_MIN));
             assert_eq!(coin_table_within(coin_cache_cost(table)), table);
         }
         assert_eq!(coin_table_within(0), (SLOTS_MIN * SLOT_BYTES) as u64);
@@ -372,8 +457,7 @@ mod tests {
         for number in 0..500 {
             cache.add(outpoint(number), coin(number)).unwrap();
         }
-        let mut batch = Batch::new();
-        cache.drain(&mut batch);
+        let batch = cache.drain();
         assert!(batch.size() / batch.len() + 24 <= WRITTEN_BYTES / 2, "{} bytes", batch.size());
     }
 
@@ -398,7 +482,7 @@ mod tests {
                         model.remove(&key);
                     }
                     3 => {
-                        cache.changed_all |= all;
+                        cache.shards.iter_mut().for_each(|shard| shard.changed_all |= all);
                         flush(&mut cache, &store);
                         let stored: BTreeMap<OutPoint, Coin> = store
                             .rows(Column::Coins)
@@ -413,7 +497,7 @@ mod tests {
                     4 => cache.make_room(usize::from(number) * 50),
                     _ => {}
                 }
-                let dirty = cache.table.values().filter(|entry| entry.dirty).count();
+                let dirty = cache.shards.iter().flat_map(|shard| shard.table.values()).filter(|entry| entry.dirty).count();
                 prop_assert_eq!(dirty, cache.dirty());
             }
         }

@@ -194,8 +194,9 @@ impl ChainCore {
         self.check_space()?;
         failpoint::pass(failpoint::BEFORE_FLUSH);
         let mut batch = Batch::new();
-        self.pending.take_records(&mut batch);
+        // Small things first: the records are as large as the room that is made for them.
         self.put_headers(&mut batch);
+        self.pending.take_records(&mut batch);
         if let Some(lowest) = self.pending.lowest.take() {
             for height in lowest.get()..=self.height().get() {
                 let hash = self.tree.node(self.active[height as usize]).hash();
@@ -225,7 +226,7 @@ impl ChainCore {
             return Ok(());
         }
         self.cache_recent()?;
-        self.coins.drain(batch);
+        batch.append(self.verifier.pool().install(|| self.coins.drain()));
         for bucket in std::mem::take(&mut self.pending.buckets) {
             batch.put_bucket(bucket, &self.lattice);
         }
@@ -270,8 +271,8 @@ impl ChainCore {
         if self.pending.bytes >= self.options.checked_bytes / 2 {
             self.check_space()?;
             let mut batch = Batch::new();
-            self.pending.take_records(&mut batch);
             self.put_headers(&mut batch);
+            self.pending.take_records(&mut batch);
             self.store.write(batch, Durability::Unsynced)?;
             failpoint::pass(failpoint::AFTER_WRITE_AHEAD);
         }

@@ -26,10 +26,16 @@ mod intake;
 mod known;
 mod open;
 mod prune;
+mod queue;
 mod recent;
 mod recheck;
 mod reorg;
 mod step;
+/// The locks of `queue.rs`.
+mod sync {
+    pub use std::sync::atomic::{AtomicBool, Ordering};
+    pub use std::sync::{Condvar, Mutex, MutexGuard};
+}
 mod tree;
 mod verify;
 mod view;

@@ -233,8 +233,7 @@ fn catch_up(store: &dyn Store, coins: &mut CoinCache, tip: &ChainState) -> Resul
     }
     if steps > 0 {
         tracing::info!(steps, height = %tip.height(), "the coins of the newest blocks are stored again");
-        let mut batch = Batch::new();
-        coins.drain(&mut batch);
+        let mut batch = coins.drain();
         for bucket in 0..=u8::MAX {
             batch.put_bucket(bucket, &lattice);
         }

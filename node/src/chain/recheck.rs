@@ -20,8 +20,9 @@ use setara_core::transaction::Coin;
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};
 
-/// Deltas that one worker adds up on the way down to the first block.
-const DELTAS_AT_ONCE: usize = 64;
+/// Deltas that one worker adds up on the way down to the first block: few enough that all workers have some even of a short
+/// range, and a sum of half a megabyte is worth its merging.
+const DELTAS_AT_ONCE: usize = 8;
 /// Coins' rows that one worker takes at a time.
 const ROWS_AT_ONCE: usize = 16_384;
 
@@ -273,28 +274,19 @@ impl<'a> Stored<'a> {
     fn coins(&self, verifier: &Verifier) -> Result<u64, RecheckError> {
         let (state, lattice) = &self.rows;
         let mut rows = self.reader.iterate(Column::Coins, &[], Direction::Forward);
+        let mut read = || rows.by_ref().take(ROWS_AT_ONCE).collect::<Result<Vec<_>, StoreError>>();
         let (mut sum, mut count) = (LatticeDelta::new(), 0);
-        loop {
-            let part: Vec<_> = rows.by_ref().take(ROWS_AT_ONCE).collect::<Result<_, _>>()?;
-            if part.is_empty() {
-                break;
-            }
+        let mut part = read()?;
+        while !part.is_empty() {
             count += part.len() as u64;
-            let add = |mut sum: LatticeDelta, (key, value): &(Vec<u8>, Vec<u8>)| -> Result<LatticeDelta, StoreError> {
-                let outpoint = schema::coin_outpoint(key)?;
-                sum.add(&outpoint, &schema::coin(&outpoint, value)?);
-                Ok(sum)
-            };
-            let counted = verifier.pool().install(|| {
-                part.par_iter().with_min_len(ROWS_AT_ONCE / 8).try_fold(LatticeDelta::new, add).try_reduce(
-                    LatticeDelta::new,
-                    |mut all, part| {
-                        all.merge(part);
-                        Ok(all)
-                    },
-                )
-            })?;
-            sum.merge(counted);
+            // The next rows are read while the workers add these up.
+            let (mut added, mut next) = (Ok(LatticeDelta::new()), Ok(Vec::new()));
+            verifier.pool().in_place_scope(|scope| {
+                scope.spawn(|_| added = add_up(&part));
+                next = read();
+            });
+            sum.merge(added?);
+            part = next?;
         }
         let mut recount = Lattice::empty();
         recount.apply(&sum).map_err(|error| RecheckError::State(error.to_string()))?;
@@ -304,6 +296,20 @@ impl<'a> Stored<'a> {
         }
         Ok(count)
     }
+}
+
+/// Rows of coins, added up on the current pool.
+fn add_up(rows: &[(Vec<u8>, Vec<u8>)]) -> Result<LatticeDelta, StoreError> {
+    let add = |mut sum: LatticeDelta, (key, value): &(Vec<u8>, Vec<u8>)| -> Result<LatticeDelta, StoreError> {
+        let outpoint = schema::coin_outpoint(key)?;
+        sum.add(&outpoint, &schema::coin(&outpoint, value)?);
+        Ok(sum)
+    };
+    let merge = |mut all: LatticeDelta, part| {
+        all.merge(part);
+        Ok(all)
+    };
+    rows.par_iter().with_min_len(ROWS_AT_ONCE / 8).try_fold(LatticeDelta::new, add).try_reduce(LatticeDelta::new, merge)
 }
 
 /// The coins that a block requires, as its stored delta names them.

@@ -7,8 +7,9 @@ use super::audit::AuditTask;
 use super::chain::{ChainCore, ChainOptions, Now, Origin};
 use super::events::{Shared, TipInfo};
 use super::headers::Headers;
-use super::inbox::{Blocks, Command, Done, Import, Inbox, QUEUE_COMMANDS, Reply, Work};
+use super::inbox::{Blocks, Command, Done, Import, Inbox, LIMITS, QUEUE_COMMANDS, Reply};
 use super::prune::{PruneGoal, PruneReport};
+use super::queue::Work;
 use super::verify::{Encoded, Feed, Verifier};
 use super::view::{ChainTip, View};
 use super::{Accepted, ChainFault, HeadersTaken, SubmitError};
@@ -88,7 +89,7 @@ impl ChainHandle {
     ) -> Result<Self, ChainFault> {
         let core = ChainCore::open(store, verifier.clone(), options, read(&*clock))?;
         let (shared, headers) = (core.shared.clone(), core.tree.reader());
-        let inbox = Arc::new(Inbox::new());
+        let inbox = Arc::new(Inbox::new(LIMITS));
         let writer = Writer { core, inbox: inbox.clone(), clock, audit: None, loads: VecDeque::new() };
         let thread = std::thread::Builder::new()
             .name("chain".to_owned())

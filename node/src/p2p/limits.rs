@@ -40,8 +40,10 @@ pub const OUTBOUND_FULL: usize = 8;
 pub const OUTBOUND_BLOCK_ONLY: usize = 2;
 /// Incoming connections, unless configured otherwise: with the outgoing ones 125.
 pub const INBOUND_MAX: usize = 114;
-/// From TCP to the end of `Hello`.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Preamble and Noise: three round trips, also over Tor. Whoever answers takes a place for handshakes so long.
+pub const NOISE_TIMEOUT: Duration = Duration::from_secs(5);
+/// From there to the greeting.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that is there for addresses only ends after so long, whether or not they came.
 pub const ADDRESS_FETCH_TIMEOUT: Duration = Duration::from_secs(30);
 /// A ping is sent when nothing else was asked for so long.

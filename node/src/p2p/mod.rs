@@ -18,4 +18,4 @@ pub mod message;
 mod names;
 pub mod shell;
 
-pub use names::{agent, resolve, resolve_added, resolve_all};
+pub use names::{Names, agent, resolve, resolve_added, resolve_all};

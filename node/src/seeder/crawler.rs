@@ -12,7 +12,7 @@ use crate::chain::Now;
 use crate::p2p::brain::addresses::{AddressPeer, Addresses, Group, Kind, group};
 use crate::p2p::brain::greeting;
 use crate::p2p::brain::interface::PeerId;
-use crate::p2p::limits::{HANDSHAKE_TIMEOUT, PROTOCOL_VERSION};
+use crate::p2p::limits::{HELLO_TIMEOUT, PROTOCOL_VERSION};
 use crate::p2p::message::{AddressRecord, Hello, Message, PeerAddress, Serves};
 use rand::RngExt;
 use rand::SeedableRng;
@@ -254,7 +254,7 @@ impl Crawler {
             self.dialling.remove(&address);
         }
         let nonce = self.rng.random();
-        let stay = if caller { STAY_TIMEOUT } else { HANDSHAKE_TIMEOUT };
+        let stay = if caller { STAY_TIMEOUT } else { HELLO_TIMEOUT };
         let talk = Talk {
             address,
             caller,

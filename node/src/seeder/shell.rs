@@ -125,7 +125,7 @@ async fn serve(
         listen_port: listening.map_or(0, |address| address.port()),
         allow_private: peers.allow_private,
         callers_max: peers.inbound_max,
-        starts: p2p::resolve_all(&named, port),
+        starts: p2p::resolve_all(&named, port, p2p::Names::with(peers.proxy)),
         onion: peers.proxy.is_some(),
     };
     let paths = Paths::new(directory.path());

@@ -206,6 +206,8 @@ pub trait Store: Reader {
 /// Changes to apply together. Later changes of a key win.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
+    /// What comes before the changes here: appended, not copied.
+    earlier: Vec<Batch>,
     bytes: Vec<u8>,
     changes: Vec<Change>,
 }
@@ -257,6 +259,15 @@ impl Batch {
         }
     }
 
+    /// Puts the changes of `other` behind those here.
+    pub fn append(&mut self, mut other: Self) {
+        let mut here = std::mem::take(self);
+        self.earlier = std::mem::take(&mut here.earlier);
+        self.earlier.push(here);
+        self.earlier.append(&mut other.earlier);
+        self.earlier.push(other);
+    }
+
     /// Makes room for so many bytes of keys and values.
     pub fn reserve(&mut self, bytes: usize) {
         self.bytes.reserve(bytes);
@@ -287,6 +298,11 @@ impl Batch {
     /// tables are ordered takes a large batch several times faster so. `unique` says of which keys a row is put only where
     /// there is none: one that is put and then deleted is not written at all.
     pub fn sort(&mut self, unique: impl Fn(&[u8]) -> bool) {
+        if !self.earlier.is_empty() {
+            let mut whole = Self::new();
+            self.changes().for_each(|(column, key, value)| whole.push(column, key, value));
+            *self = whole;
+        }
         let key = |change: &Change| &self.bytes[change.start..change.start + change.key as usize];
         // The first bytes decide nearly always, and lie together.
         let first = |change: &Change| {
@@ -313,26 +329,33 @@ impl Batch {
 
     /// Whether it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.changes.is_empty()
+        self.len() == 0
     }
 
     /// Changes in it.
     pub fn len(&self) -> usize {
-        self.changes.len()
+        self.parts().map(|part| part.changes.len()).sum()
     }
 
     /// Bytes of its keys and values.
     pub fn size(&self) -> usize {
-        self.bytes.len()
+        self.parts().map(|part| part.bytes.len()).sum()
     }
 
     /// The changes in order: column, key, new value.
     pub fn changes(&self) -> impl Iterator<Item = (Column, &[u8], Option<&[u8]>)> {
-        self.changes.iter().map(|change| {
-            let value_at = change.start + change.key as usize;
-            let key = &self.bytes[change.start..value_at];
-            (change.column, key, change.value.map(|length| &self.bytes[value_at..value_at + length as usize]))
+        self.parts().flat_map(|part| {
+            part.changes.iter().map(|change| {
+                let value_at = change.start + change.key as usize;
+                let key = &part.bytes[change.start..value_at];
+                (change.column, key, change.value.map(|length| &part.bytes[value_at..value_at + length as usize]))
+            })
         })
+    }
+
+    /// What was appended to, and what stands here itself.
+    fn parts(&self) -> impl Iterator<Item = &Self> {
+        self.earlier.iter().chain(std::iter::once(self))
     }
 }
 
@@ -356,10 +379,13 @@ mod tests {
             for (index, length, last, value) in changes {
                 let column = if index { Column::AddressIndex } else { Column::Meta };
                 let key = [vec![0; length], vec![last]].concat();
+                let mut change = Batch::new();
+                let to = if length % 3 == 0 { &mut change } else { &mut batch };
                 match value {
-                    Some(value) => batch.put(column, &key, &[value]),
-                    None => batch.delete(column, &key),
+                    Some(value) => to.put(column, &key, &[value]),
+                    None => to.delete(column, &key),
                 }
+                batch.append(change);
                 began.entry((column, key.clone())).or_insert(value.is_some());
                 wanted.insert((column, key), value.map(|value| vec![value]));
             }

@@ -62,6 +62,13 @@ impl Default for RocksOptions {
     }
 }
 
+/// What a database is opened for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Full,
+    Reading,
+}
+
 struct Inner {
     db: DB,
     /// Holds blocks, and counts the memory tables.
@@ -90,15 +97,18 @@ self_cell::self_cell!(
 impl RocksStore {
     /// Opens the database in `path`, creating it (and the directory) if there is none.
     pub fn open(path: &Path, options: &RocksOptions) -> Result<Self, StoreError> {
-        // RocksDB syncs what is in its folder, not the folder's own name.
-        let made = std::fs::create_dir_all(path).and_then(|()| sync_folder(path.parent().unwrap_or(path)));
-        made.map_err(|error| StoreError::Backend {
-            doing: "creating",
-            path: path.display().to_string(),
-            reason: error.to_string(),
-            advice: "Check that the directory can be written",
-        })?;
-        refuse_remains(path)?;
+        Self::open_as(path, options, Access::Full)
+    }
+
+    /// Opens a database only to be read; nothing in `path` changes.
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        Self::open_as(path, &RocksOptions { memory_bytes: 0, ..RocksOptions::default() }, Access::Reading)
+    }
+
+    fn open_as(path: &Path, options: &RocksOptions, access: Access) -> Result<Self, StoreError> {
+        if access == Access::Full {
+            Self::prepare(path)?;
+        }
         // One limit for both: memory tables count in the cache, so that what they take above their half (they are written
         // in the background) blocks make room for.
         let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
@@ -130,14 +140,29 @@ impl RocksStore {
             }
             ColumnFamilyDescriptor::new(name, family)
         });
-        let db = DB::open_cf_descriptors(&shared, path, families).map_err(|error| backend("opening", path, &error))?;
-        Ok(Self(Arc::new(Inner {
-            db,
-            cache,
-            path: path.to_owned(),
-            poisoned: Mutex::new(None),
-            deleted_at: AtomicU64::new(0),
-        })))
+        let (db, poisoned) = match access {
+            Access::Full => (DB::open_cf_descriptors(&shared, path, families), None),
+            Access::Reading => (
+                DB::open_cf_descriptors_read_only(&shared, path, families, false),
+                Some("the database was opened to be read".to_owned()),
+            ),
+        };
+        let db = db.map_err(|error| backend("opening", path, &error))?;
+        let (path, deleted_at) = (path.to_owned(), AtomicU64::new(0));
+        Ok(Self(Arc::new(Inner { db, cache, path, poisoned: Mutex::new(poisoned), deleted_at })))
+    }
+
+    /// The folder of a database that is to be written.
+    fn prepare(path: &Path) -> Result<(), StoreError> {
+        // RocksDB syncs what is in its folder, not the folder's own name.
+        let made = std::fs::create_dir_all(path).and_then(|()| sync_folder(path.parent().unwrap_or(path)));
+        made.map_err(|error| StoreError::Backend {
+            doing: "creating",
+            path: path.display().to_string(),
+            reason: error.to_string(),
+            advice: "Check that the directory can be written",
+        })?;
+        refuse_remains(path)
     }
 
     /// Bytes of cached blocks and of writes that are not in tables yet.

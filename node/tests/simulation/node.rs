@@ -265,6 +265,7 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
     for action in actions {
         let life = nodes[id].life;
         if let Action::SendBlock(peer, _)
+        | Action::SendRecent(peer, _)
         | Action::SendCompactBlock(peer, _)
         | Action::SendBlockTransactions(peer, ..) = &action
         {
@@ -272,7 +273,13 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
         }
         let chain = nodes[id].running.as_ref().map(|running| running.chain.clone());
         match action {
-            Action::Send(peer, message) => world.send(nodes, id, peer, message.encode()),
+            Action::Send(peer, message) => {
+                if matches!(message, Message::Transactions(_)) {
+                    world.plan(Duration::from_millis(1), What::Event(id, life, Event::TransactionsSent { peer }));
+                }
+                world.send(nodes, id, peer, message.encode());
+            }
+            Action::SendRecent(peer, message) => world.send(nodes, id, peer, message.encode()),
             Action::Disconnect(peer, ending) => {
                 world.log(&format!("node {id} ends {}: {}", peer.0, named(&ending)));
                 world.cut(nodes, id, peer);

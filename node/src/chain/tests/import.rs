@@ -1,6 +1,6 @@
 //! Blocks from peers: in any order, alone or many at once, and the chain without a thread.
 
-use super::super::inbox::{Done, IMPORT_BLOCKS_MAX, Import, Inbox};
+use super::super::inbox::{Done, IMPORT_BLOCKS_MAX, Import, Inbox, LIMITS};
 use super::super::verify::{Encoded, Feed};
 use super::*;
 use crate::clock::ManualClock;
@@ -235,7 +235,7 @@ fn inline_carries_out_audits_and_ticks() {
 /// The queue holds so many blocks; the next waits for a place, and closing tells everyone.
 #[test]
 fn import_queue_is_bounded_and_tells_everyone() {
-    let inbox = Inbox::new();
+    let inbox = Inbox::new(LIMITS);
     let (sender, told) = mpsc::channel();
     let import = || {
         let sender = sender.clone();

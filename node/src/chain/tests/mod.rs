@@ -16,6 +16,7 @@ mod recheck;
 mod sides;
 mod threads;
 mod tree;
+mod ways;
 
 use super::*;
 use crate::store::schema;

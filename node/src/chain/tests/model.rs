@@ -41,7 +41,7 @@ impl Model {
     }
 }
 
-fn random_transactions(rng: &mut StdRng, ledger: &ChainBuilder) -> Vec<Transaction> {
+pub(super) fn random_transactions(rng: &mut StdRng, ledger: &ChainBuilder) -> Vec<Transaction> {
     let mut spendable = ledger.spendable();
     let mut transactions = Vec::new();
     for _ in 0..rng.random_range(0..4) {

@@ -8,7 +8,7 @@ use super::penalty::{Offence, Penalty};
 use super::sync::{SyncStage, duration_text};
 use super::{NONCES_MAX, Parts, SAVE_INTERVAL, addresses, eviction};
 use crate::chain::{Accepted, HeadersTaken, Now, SubmitError};
-use crate::p2p::limits::{ADDRESS_FETCH_TIMEOUT, HANDSHAKE_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
+use crate::p2p::limits::{ADDRESS_FETCH_TIMEOUT, HELLO_TIMEOUT, INACTIVITY_TIMEOUT, PING_INTERVAL};
 use crate::p2p::message::{Hello, Message, NetAddress, PeerAddress, Reference, services};
 use rand::RngExt;
 use setara_core::block::Header;
@@ -412,7 +412,7 @@ impl Parts {
         let mut ended = Vec::new();
         for peer in self.peers.values_mut().filter(|peer| !peer.closing) {
             if peer.hello.is_none() {
-                if now.saturating_sub(peer.since) >= HANDSHAKE_TIMEOUT {
+                if now.saturating_sub(peer.since) >= HELLO_TIMEOUT {
                     ended.push((peer.id, Ending::HandshakeTimeout));
                 }
                 continue;

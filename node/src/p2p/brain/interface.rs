@@ -109,6 +109,11 @@ pub enum Event {
         /// How.
         offence: Offence,
     },
+    /// A `Transactions` message has left the queue for its peer.
+    TransactionsSent {
+        /// Whose.
+        peer: PeerId,
+    },
     /// The shell has read and queued what a `SendBlock` or its like asked for.
     Served {
         /// For whom.
@@ -196,6 +201,8 @@ pub enum Ending {
 pub enum Action {
     /// Send a message.
     Send(PeerId, Message),
+    /// An answer about a block that is not in the store yet; counts like `SendBlock`.
+    SendRecent(PeerId, Message),
     /// Read a block from the store and send it, or `NotFound`.
     SendBlock(PeerId, BlockHash),
     /// Read a block from the store and send those of its transactions.

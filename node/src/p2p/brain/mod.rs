@@ -287,6 +287,7 @@ impl Parts {
             Event::Message { peer, message } => self.message(desk, peer, message),
             Event::Garbage { peer, offence } => desk.blame(peer, offence),
             Event::Served { peer } => self.blocks.sent(desk, peer),
+            Event::TransactionsSent { peer } => self.relay.sent(desk, peer),
             Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, &result),
             Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, &result),
             Event::HistoryTaken { peer, hash, result } => self.history.on_block_taken(desk, peer, hash, &result),

@@ -7,6 +7,7 @@
 //!
 //! To have one false header stored, a peer must guess 23 salted bits, or do the work. Not here: messages and peers.
 
+use super::interface::Desk;
 use crate::p2p::limits::HEADERS_MAX;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -25,6 +26,19 @@ pub const COMMITMENT_PERIOD: u32 = 640;
 pub const LOOKAHEAD_HEADERS: usize = 15_000;
 /// Headers a second that median time past allows without end: of eleven times six must grow (Core's bound).
 const HEADERS_PER_SECOND_MAX: u64 = 6;
+
+/// Blocks below the tip whose work a chain may lack and still be stored at once: a day.
+const ANTI_DOS_BLOCKS: u32 = 1_440;
+
+/// Work that a branch must have to be stored at once.
+pub fn threshold(desk: &Desk<'_>, minimum: Work) -> Work {
+    let tip = desk.chain.view().tip.header;
+    let bits = desk.chain.headers().get(&tip.hash).map(|known| known.header.bits);
+    let block = bits.and_then(|bits| bits.to_target().ok()).map_or(Work::ZERO, |target| target.work());
+    let slack = block.checked_mul(ANTI_DOS_BLOCKS);
+    let near = slack.and_then(|slack| tip.work.checked_sub(slack)).unwrap_or(Work::ZERO);
+    near.max(minimum)
+}
 
 /// A header without its link, which the one before it gives.
 #[derive(Clone, Copy)]

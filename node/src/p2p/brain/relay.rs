@@ -61,6 +61,8 @@ struct Peer {
     /// What it asked for.
     serving: VecDeque<Wanted>,
     next_serve: Duration,
+    /// A message with transactions is queued that the peer has not taken.
+    untaken: bool,
     /// Announcements that had no place since it last delivered.
     dropped: usize,
 }
@@ -120,6 +122,7 @@ impl TransactionRelay {
             waiting_bytes: 0,
             serving: VecDeque::new(),
             next_serve: now,
+            untaken: false,
             dropped: 0,
         };
         self.peers.insert(peer, state);

@@ -19,7 +19,7 @@ pub use progress::{SyncProgress, SyncStage, duration_text, is_syncing};
 
 use super::interface::{Action, Desk, Ending, Link, PeerId};
 use super::penalty::{self, Offence};
-use super::presync::{Presync, PresyncEnd, PresyncStep};
+use super::presync::{Presync, PresyncEnd, PresyncStep, threshold};
 use crate::chain::{HeaderPoint, HeadersTaken, KnownHeader, SubmitError};
 use crate::p2p::limits::{HEADERS_MAX, LOCATOR_HASHES_MAX};
 use crate::p2p::message::Message;
@@ -39,6 +39,9 @@ const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 const TURN_WAITING: Duration = Duration::from_secs(10);
 /// Without any header stored for so long, likewise: two passes take their time, but must not keep others out.
 const TURN_UNSTORED: Duration = Duration::from_secs(60);
+/// However well it goes, a turn lasts no longer: a million headers take a minute, while who has headers of little work made
+/// beforehand could go on for days.
+const TURN_MAX: Duration = Duration::from_secs(10 * 60);
 /// A peer that shows much less work than the best header is asked again what it has, so often: 2 kB for a question.
 const BEHIND_INTERVAL: Duration = Duration::from_secs(30);
 /// A peer that made no progress is not the sync peer again for so long, unless there is no other.
@@ -49,8 +52,6 @@ const UNCONNECTING_INTERVAL: Duration = Duration::from_secs(120);
 const UNCONNECTING_MAX: u32 = 10;
 /// What was announced while a question had no answer is asked about after this time.
 const MISSED_INTERVAL: Duration = Duration::from_secs(3);
-/// Blocks below the tip whose work a chain may lack and still be stored at once: a day.
-const ANTI_DOS_BLOCKS: u32 = 1_440;
 
 /// Settings of header sync.
 #[derive(Debug, Clone, Copy)]
@@ -78,6 +79,7 @@ struct SyncPeer {
     more: Option<BlockHash>,
     progressed: Duration,
     stored: Duration,
+    turn_began: Duration,
     passed_over_until: Duration,
     unconnecting: u32,
     unconnecting_asked: Option<Duration>,
@@ -123,6 +125,7 @@ impl HeaderSync {
             more: None,
             progressed: now,
             stored: now,
+            turn_began: now,
             passed_over_until: Duration::ZERO,
             unconnecting: 0,
             unconnecting_asked: None,
@@ -431,7 +434,9 @@ impl HeaderSync {
             self.give_up(desk, peer);
         }
         let Some(state) = self.sync_peer.and_then(|peer| self.peers.get_mut(&peer)) else { return };
-        let over = waits(state) && now >= state.progressed + TURN_WAITING || now >= state.stored + TURN_UNSTORED;
+        let over = waits(state) && now >= state.progressed + TURN_WAITING
+            || now >= state.stored + TURN_UNSTORED
+            || now >= state.turn_began + TURN_MAX;
         let free = |state: &SyncPeer| !state.caught_up && state.asked == 0 && state.passed_over_until <= now;
         if over && self.peers.values().any(free) {
             self.sync_peer = None;
@@ -496,7 +501,8 @@ impl HeaderSync {
         if let Some(state) = self.peers.get_mut(&peer) {
             self.sync_peer = Some(peer);
             (state.long, state.caught_up) = (true, false);
-            (state.progressed, state.stored) = (desk.monotonic(), desk.monotonic());
+            let now = desk.monotonic();
+            (state.progressed, state.stored, state.turn_began) = (now, now, now);
         }
     }
 
@@ -567,16 +573,6 @@ fn check_alone(desk: &mut Desk<'_>, peer: PeerId, headers: &[Header]) -> Option<
         desk.blame(peer, Offence::InvalidHeader("work-overflow"));
     }
     total
-}
-
-/// Work that a branch must have to be stored at once.
-fn threshold(desk: &Desk<'_>, minimum: Work) -> Work {
-    let tip = desk.chain.view().tip.header;
-    let bits = desk.chain.headers().get(&tip.hash).map(|known| known.header.bits);
-    let block = bits.and_then(|bits| bits.to_target().ok()).map_or(Work::ZERO, |target| target.work());
-    let slack = block.checked_mul(ANTI_DOS_BLOCKS);
-    let near = slack.and_then(|slack| tip.work.checked_sub(slack)).unwrap_or(Work::ZERO);
-    near.max(minimum)
 }
 
 fn submit_all(desk: &mut Desk<'_>, peer: PeerId, state: &mut SyncPeer, headers: Vec<Header>) {

@@ -1,17 +1,18 @@
 //! One connection: greets, then moves frames both ways until either side ends it.
 //!
 //! Reading and writing go on side by side: two peers that send each other a block must both be reading. A reader waits
-//! when the brain has too much to do, and when its own peer does not take what is queued for it.
+//! when the brain has too much to do, when it has not yet seen the peer's last few messages, and when the peer does not
+//! take what is queued for it: before every message, not only before every read.
 
 use super::frames::Received;
 use super::noise::{Handshake, HandshakeError, Role, Session, SessionError, StaticKey};
-use super::outbox::{Item, Outbox, SEND_STUCK};
+use super::outbox::{FAREWELL, Item, Outbox, SEND_STUCK};
 use super::stats::Stats;
 use crate::chain::{ChainHandle, View};
 use crate::clock::Clock;
 use crate::p2p::brain::interface::{Ending, Event, PeerId};
 use crate::p2p::brain::penalty::Offence;
-use crate::p2p::limits::HANDSHAKE_TIMEOUT;
+use crate::p2p::limits::NOISE_TIMEOUT;
 use crate::p2p::message::{BlockTransactions, CompactBlock, Message, Reference, kind};
 use crate::store::StoreError;
 use parking_lot::Mutex;
@@ -23,7 +24,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// Bytes read from a socket at once.
 const READ_BYTES: usize = 64 << 10;
@@ -32,6 +33,9 @@ const WRITE_BYTES: usize = 64 << 10;
 /// Bytes of messages decoded but not yet seen by the brain, all peers together, as a part of those of the bodies that may be
 /// on their way: 48 MiB of 64, a few of the largest blocks.
 const INBOUND_PARTS: (u64, u64) = (3, 4);
+/// Messages of one peer that the brain has not seen: each may be answered with a hundred kilobytes before anyone notices that
+/// the peer takes nothing; fewer would make the peer wait for the brain's turn too often.
+const UNSEEN_MAX: usize = 8;
 /// Bytes of an answer with parts of a block, at the most: a frame's length has 24 bits, and parts carry lengths.
 const PARTS_BYTES_MAX: usize = 16_000_000;
 /// Frames of unknown kinds that a connection may send; later versions announce new kinds by service bits instead.
@@ -47,7 +51,7 @@ pub enum GreetError {
     #[error("{0}")]
     Handshake(#[from] HandshakeError),
     /// It took too long.
-    #[error("no handshake within {} s", HANDSHAKE_TIMEOUT.as_secs())]
+    #[error("no handshake within {} s", NOISE_TIMEOUT.as_secs())]
     Timeout,
     /// The peer has not the key that it should.
     #[error("it has another key than the invite names")]
@@ -103,7 +107,7 @@ pub async fn greet(
             input.extend_from_slice(&bytes[..read]);
         }
     };
-    timeout(HANDSHAKE_TIMEOUT, greeting).await.map_err(|_| GreetError::Timeout)?
+    timeout(NOISE_TIMEOUT, greeting).await.map_err(|_| GreetError::Timeout)?
 }
 
 /// A handshake of this node.
@@ -115,8 +119,8 @@ pub fn handshake(role: Role, key: &StaticKey, chain: &ChainHandle) -> Handshake 
 pub struct Inbound {
     /// What happened.
     pub event: Event,
-    /// Returned when this is dropped.
-    pub permit: Option<OwnedSemaphorePermit>,
+    /// Returned when this is dropped: memory, and a turn of its sender's.
+    pub permits: Option<[OwnedSemaphorePermit; 2]>,
 }
 
 /// KiB that are free, of so many.
@@ -175,14 +179,33 @@ impl Connection {
         let why = tokio::select! {
             why = self.read(reader, &session, rest) => why,
             why = self.write(writer, &session) => why,
+            why = self.overdue() => why,
         };
         tracing::debug!(peer = self.peer.0, why, "connection ended");
-        let _ = self.office.events.send(Inbound { event: Event::Disconnected { peer: self.peer }, permit: None }).await;
+        self.report(Event::Disconnected { peer: self.peer }).await;
+    }
+
+    /// Ends when the end was decided and the time for last words is over.
+    async fn overdue(&self) -> &'static str {
+        self.outbox.ended.cancelled().await;
+        sleep(FAREWELL).await;
+        self.outbox.ending().as_ref().map_or("ended", ended)
+    }
+
+    /// Returns when the peer may be heard: it takes what it asked for. Never once the end is decided.
+    async fn hearing(&self) {
+        while self.outbox.is_full() {
+            self.outbox.drained.notified().await;
+        }
+        if self.outbox.ended.is_cancelled() {
+            std::future::pending::<()>().await;
+        }
     }
 
     async fn read(&self, mut socket: OwnedReadHalf, session: &Mutex<Session>, rest: Vec<u8>) -> &'static str {
         let mut bytes = rest;
         let mut unknown = 0;
+        let turns = Arc::new(Semaphore::new(UNSEEN_MAX));
         loop {
             if !bytes.is_empty() {
                 self.count(&self.stats.received, &self.office.totals.received, bytes.len());
@@ -198,7 +221,8 @@ impl Connection {
                         let size = body.len();
                         match Message::decode(kind, body, max) {
                             Ok(message) => {
-                                if !self.tell(Event::Message { peer: self.peer, message }, size).await {
+                                self.hearing().await;
+                                if !self.tell(Event::Message { peer: self.peer, message }, size, &turns).await {
                                     return "the node is stopping";
                                 }
                             }
@@ -232,10 +256,7 @@ impl Connection {
                     return "undecodable bytes";
                 }
             }
-            // Whoever asks without listening is not heard further.
-            while self.outbox.is_full() {
-                self.outbox.drained.notified().await;
-            }
+            self.hearing().await;
             bytes.resize(READ_BYTES, 0);
             match socket.read(&mut bytes).await {
                 Ok(0) => return "closed by the peer",
@@ -246,16 +267,22 @@ impl Connection {
     }
 
     async fn garbage(&self, offence: Offence) {
-        self.tell(Event::Garbage { peer: self.peer, offence }, 0).await;
+        self.report(Event::Garbage { peer: self.peer, offence }).await;
     }
 
-    /// Hands an event over when there is room for it; whether anybody still listens.
-    async fn tell(&self, event: Event, bytes: usize) -> bool {
+    /// Hands a message over when there is room for it and the peer has a turn; whether anybody still listens.
+    async fn tell(&self, event: Event, bytes: usize, turns: &Arc<Semaphore>) -> bool {
         let room = &self.office.memory;
         // What is larger than all of it has it to itself.
         let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX).min(room.kib);
-        let Ok(permit) = room.free.clone().acquire_many_owned(kib).await else { return false };
-        self.office.events.send(Inbound { event, permit: Some(permit) }).await.is_ok()
+        let Ok(turn) = turns.clone().acquire_owned().await else { return false };
+        let Ok(memory) = room.free.clone().acquire_many_owned(kib).await else { return false };
+        self.office.events.send(Inbound { event, permits: Some([memory, turn]) }).await.is_ok()
+    }
+
+    /// Tells the brain what happened on this side. It listens unless the node stops.
+    async fn report(&self, event: Event) {
+        let _ = self.office.events.send(Inbound { event, permits: None }).await;
     }
 
     async fn write(&self, mut socket: OwnedWriteHalf, session: &Mutex<Session>) -> &'static str {
@@ -268,7 +295,7 @@ impl Connection {
             bytes.clear();
             while frames.len() < WRITE_BYTES {
                 let Some(item) = self.outbox.pop() else { break };
-                let served = matches!(item, Item::Block(_) | Item::BlockTransactions(..) | Item::CompactBlock(_));
+                let served = !matches!(item, Item::Frame(_) | Item::Genesis);
                 let frame = match self.frame(item).await {
                     Ok(frame) => frame,
                     Err(error) => {
@@ -279,8 +306,9 @@ impl Connection {
                 self.stats.sent.count_message(frame[0], frame.len());
                 frames.extend_from_slice(&frame);
                 if served {
-                    let event = Event::Served { peer: self.peer };
-                    let _ = self.office.events.send(Inbound { event, permit: None }).await;
+                    self.report(Event::Served { peer: self.peer }).await;
+                } else if frame[0] == kind::TRANSACTIONS {
+                    self.report(Event::TransactionsSent { peer: self.peer }).await;
                 }
             }
             if frames.is_empty() {
@@ -314,9 +342,11 @@ impl Connection {
 
     /// The frame of an item; what it needs of the store is read now, off the runtime's threads.
     async fn frame(&self, item: Item) -> Result<Vec<u8>, StoreError> {
-        if let Item::Frame(frame) = item {
-            return Ok(frame);
-        }
+        let item = match item {
+            Item::Frame(frame) | Item::Answer(frame) => return Ok(frame),
+            Item::Recent(bytes) => return Ok(Message::Block(bytes).encode()),
+            item => item,
+        };
         let (chain, genesis) = (self.office.chain.clone(), self.office.genesis.clone());
         let read = tokio::task::spawn_blocking(move || stored(&chain, &genesis, item)).await;
         read.unwrap_or_else(|_| Err(StoreError::corrupt("reading a block panicked")))
@@ -328,7 +358,7 @@ fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, St
     let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
     let asked = match &item {
         Item::Block(hash) | Item::CompactBlock(hash) | Item::BlockTransactions(hash, _) => Some(*hash),
-        Item::Frame(_) | Item::Genesis => None,
+        Item::Frame(_) | Item::Answer(_) | Item::Recent(_) | Item::Genesis => None,
     };
     match (read(&chain.view(), genesis, item), asked) {
         // One damaged body is no reason to turn a peer away: this node asks for it again itself.
@@ -340,7 +370,8 @@ fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, St
 fn read(view: &View, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> {
     let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
     Ok(match item {
-        Item::Frame(frame) => frame,
+        Item::Frame(frame) | Item::Answer(frame) => frame,
+        Item::Recent(bytes) => Message::Block(bytes).encode(),
         Item::Genesis => Message::Genesis(genesis.to_vec()).encode(),
         Item::Block(hash) => match view.body(&hash)? {
             Some(body) => Message::Block(body.into()).encode(),

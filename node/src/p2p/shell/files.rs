@@ -1,8 +1,9 @@
 //! What the peer-to-peer network keeps between runs: addresses, anchors, bans, and the identity if one is wanted.
 //!
 //! Every file is replaced in one step. All but the identity, which is 32 secret bytes, carry a checksum; one that cannot be
-//! read is told of and begun anew, since nothing in it is dear. Anchors are used once: their file goes as soon as it is read, so that a node which dies on its
-//! way up does not dial them for ever.
+//! read is told of and begun anew, since nothing in it is dear. Anchors are used once: their file goes as soon as it is
+//! read, so that a node which dies on its way up does not dial them for ever; it is written anew with the others, and at a
+//! stop.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

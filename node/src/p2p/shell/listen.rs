@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket};
 
-/// Connections that the system holds until they are accepted.
-const BACKLOG: u32 = 128;
+/// Connections that the system holds until they are accepted. Beyond it their packets are dropped and dialled again after
+/// a second, then three, then seven: a burst of strangers must not do that to an honest peer. Linux's own limit since 5.4.
+const BACKLOG: u32 = 4_096;
 /// After an accept that fails (out of file descriptors, mostly) nothing is accepted for so long.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(500);
 

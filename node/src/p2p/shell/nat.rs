@@ -203,7 +203,7 @@ pub async fn keep(
     events: mpsc::Sender<Inbound>,
     stop: CancellationToken,
 ) {
-    let tell = async |address| drop(events.send(Inbound { event: Event::Mapped(address), permit: None }).await);
+    let tell = async |address| drop(events.send(Inbound { event: Event::Mapped(address), permits: None }).await);
     let (mut held, mut known, mut failures): (Option<(Router, Mapping)>, Option<SocketAddrV4>, u32) = (None, None, 0);
     loop {
         let result = tokio::select! {

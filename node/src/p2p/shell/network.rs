@@ -43,6 +43,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that wait for the brain, all peers together; each reader waits with its one for a place.
 const EVENTS_MAX: usize = 512;
+/// Connections beside the incoming ones that the brain keeps: those that this node dials, and some that are ending.
+const CONNECTIONS_BESIDES: usize = 32;
 /// Questions that wait for the brain.
 const QUESTIONS_MAX: usize = 64;
 
@@ -98,6 +100,8 @@ pub(super) struct Core {
     pub stop: CancellationToken,
     proxy: Option<SocketAddr>,
     next_peer: AtomicU64,
+    /// With those that are ending.
+    connections_max: usize,
     open: Mutex<BTreeMap<PeerId, Open>>,
 }
 
@@ -119,9 +123,16 @@ impl Core {
         let (outbox, stats) = (Arc::new(Outbox::default()), Arc::new(Stats::default()));
         let local = stream.local_addr().ok();
         let version = greeted.session.version();
-        self.open.lock().insert(peer, Open { outbox: outbox.clone(), stats: stats.clone(), local });
+        {
+            let mut open = self.open.lock();
+            if link.is_inbound() && open.len() >= self.connections_max {
+                tracing::debug!(%address, "no place for another connection until others have ended");
+                return;
+            }
+            open.insert(peer, Open { outbox: outbox.clone(), stats: stats.clone(), local });
+        }
         let connected = Event::Connected { peer, link, address, version };
-        if self.office.events.send(Inbound { event: connected, permit: None }).await.is_ok() {
+        if self.office.events.send(Inbound { event: connected, permits: None }).await.is_ok() {
             let connection = Connection { peer, outbox, stats, office: self.office.clone() };
             tokio::select! {
                 () = self.stop.cancelled() => {}
@@ -135,7 +146,7 @@ impl Core {
         let failed = async |why: String, ourselves: bool| {
             tracing::debug!(peer = %address, why, "dial failed");
             let event = Event::DialFailed { address, link, ourselves };
-            let _ = self.office.events.send(Inbound { event, permit: None }).await;
+            let _ = self.office.events.send(Inbound { event, permits: None }).await;
         };
         // What must not lead back to this node shares neither a circuit nor a key with its other connections.
         let private = link == Link::PrivateBroadcast;
@@ -204,6 +215,7 @@ impl PeerNetwork {
             stop,
             proxy: options.proxy,
             next_peer: AtomicU64::new(1),
+            connections_max: brain_options.inbound_max + CONNECTIONS_BESIDES,
             open: Mutex::default(),
         });
         let brain = Brain::new(brain_options, remember(&files), rand::random());
@@ -354,7 +366,7 @@ impl Loop {
         let mut next_show = Duration::ZERO;
         loop {
             // Kept until the brain has seen the message.
-            let mut _permit = None;
+            let mut _permits = None;
             let event = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
@@ -374,7 +386,7 @@ impl Loop {
                 }
                 _ = tick.tick() => Event::Tick,
                 Some(message) = inbound.recv() => {
-                    _permit = message.permit;
+                    _permits = message.permits;
                     message.event
                 }
             };
@@ -394,7 +406,6 @@ impl Loop {
         }
         screen::show(None);
         self.save();
-        self.save_anchors();
     }
 
     fn now(&self) -> Now {
@@ -405,6 +416,8 @@ impl Loop {
         for action in actions {
             match action {
                 Action::Send(peer, message) => self.queue(peer, || Item::Frame(message.encode())),
+                Action::SendRecent(peer, Message::Block(bytes)) => self.queue(peer, || Item::Recent(bytes)),
+                Action::SendRecent(peer, message) => self.queue(peer, || Item::Answer(message.encode())),
                 Action::SendBlock(peer, hash) => self.queue(peer, || Item::Block(hash)),
                 Action::SendCompactBlock(peer, hash) => self.queue(peer, || Item::CompactBlock(hash)),
                 Action::SendBlockTransactions(peer, hash, indexes) => {
@@ -462,10 +475,6 @@ impl Loop {
                 tracing::warn!(%error, path = %path.display(), "cannot save what is known of peers");
             }
         }
-    }
-
-    /// Only at a stop in good order: after a crash there are none, and nothing is lost but a little speed.
-    fn save_anchors(&self) {
         if let Some(bytes) = self.brain.anchors()
             && let Err(error) = files::write(&self.files.anchors(), &bytes)
         {

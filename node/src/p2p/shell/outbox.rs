@@ -1,17 +1,27 @@
 //! What waits to be sent to one peer: bounded in bytes, blocks read only when their turn comes.
 //!
-//! At [`SEND_QUEUE_BYTES`] the connection stops reading its peer, so whoever asks without listening is not answered
-//! further (CVE-2024-52915); a queue that does not move for [`SEND_STUCK`] ends the connection.
+//! At [`SEND_QUEUE_BYTES`] the connection stops hearing its peer, so whoever asks without listening is not answered
+//! further (CVE-2024-52915); a queue that does not move for [`SEND_STUCK`] ends the connection, and so does one that is
+//! past [`SEND_QUEUE_BYTES_MAX`] all the same. Once the end is decided only a few words more are said.
 
 use crate::p2p::brain::interface::Ending;
 use parking_lot::Mutex;
 use setara_core::hash::BlockHash;
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// Bytes that wait for a peer before it is not listened to any more.
 pub const SEND_QUEUE_BYTES: usize = 1_000_000;
+/// Bytes that wait for a peer at the most, unless it is a single thing: the first limit, and the answers to what was heard
+/// before it was reached.
+pub const SEND_QUEUE_BYTES_MAX: usize = 8_000_000;
+/// Bytes that are still sent once the end is decided: a greeting, so that both sides know why.
+const FAREWELL_BYTES: usize = 64 << 10;
+/// The time for that.
+pub const FAREWELL: Duration = Duration::from_secs(5);
 /// Things that wait, whatever their size: more is a peer that asks for far more than it takes.
 pub const SEND_QUEUE_ITEMS: usize = 20_000;
 /// A peer that takes nothing for so long is gone.
@@ -24,6 +34,10 @@ pub enum Item {
     Frame(Vec<u8>),
     /// A block of the store.
     Block(BlockHash),
+    /// A block that is not in the store yet, shared by all who ask for it.
+    Recent(Arc<[u8]>),
+    /// Any other answer about blocks that is not from the store: a frame.
+    Answer(Vec<u8>),
     /// Some transactions of a block of the store.
     BlockTransactions(BlockHash, Vec<u32>),
     /// A block of the store, compactly.
@@ -35,9 +49,9 @@ pub enum Item {
 impl Item {
     const fn bytes(&self) -> usize {
         match self {
-            Self::Frame(bytes) => bytes.len(),
+            Self::Frame(bytes) | Self::Answer(bytes) => bytes.len(),
             Self::BlockTransactions(_, indexes) => 64 + indexes.len() * 4,
-            Self::Block(_) | Self::CompactBlock(_) | Self::Genesis => 64,
+            Self::Block(_) | Self::Recent(_) | Self::CompactBlock(_) | Self::Genesis => 64,
         }
     }
 }
@@ -58,6 +72,8 @@ pub struct Outbox {
     pub filled: Notify,
     /// Something was taken out.
     pub drained: Notify,
+    /// The end was decided.
+    pub ended: CancellationToken,
 }
 
 impl Outbox {
@@ -67,8 +83,11 @@ impl Outbox {
         if inner.ending.is_some() {
             return;
         }
-        if inner.items.len() >= SEND_QUEUE_ITEMS {
+        let too_much = !inner.items.is_empty() && inner.bytes + item.bytes() > SEND_QUEUE_BYTES_MAX;
+        if too_much || inner.items.len() >= SEND_QUEUE_ITEMS {
             inner.overflown = true;
+            inner.items.clear();
+            inner.bytes = 0;
         } else {
             inner.bytes += item.bytes();
             inner.items.push_back(item);
@@ -77,9 +96,24 @@ impl Outbox {
         self.filled.notify_one();
     }
 
-    /// The connection ends once what is queued has been sent.
+    /// The connection ends once the first few things that are queued have been sent; the rest is forgotten.
     pub fn end(&self, ending: Ending) {
-        self.inner.lock().ending.get_or_insert(ending);
+        let mut inner = self.inner.lock();
+        inner.ending.get_or_insert(ending);
+        let mut left = FAREWELL_BYTES;
+        inner.items.retain(|item| match item {
+            Item::Frame(bytes) => {
+                let fits = bytes.len() <= left;
+                left = if fits { left - bytes.len() } else { 0 };
+                fits
+            }
+            // A file that was asked for before anything else.
+            Item::Genesis => true,
+            _ => false,
+        });
+        inner.bytes = inner.items.iter().map(Item::bytes).sum();
+        drop(inner);
+        self.ended.cancel();
         self.filled.notify_one();
         self.drained.notify_one();
     }
@@ -88,7 +122,7 @@ impl Outbox {
     pub fn pop(&self) -> Option<Item> {
         let mut inner = self.inner.lock();
         let item = inner.items.pop_front()?;
-        inner.bytes -= item.bytes();
+        inner.bytes = inner.bytes.saturating_sub(item.bytes());
         drop(inner);
         self.drained.notify_one();
         Some(item)

@@ -260,7 +260,8 @@ pub(super) fn getnettotals(context: &RpcContext, _: &Args) -> Outcome {
 fn peer_address(context: &RpcContext, text: &str) -> Result<PeerAddress, RpcError> {
     let name: crate::config::PeerName =
         text.parse().map_err(|reason: String| RpcError::parameter(format!("Error: {reason}")))?;
-    crate::p2p::resolve(&name, context.network.p2p_port)
+    let proxy = context.peers.as_ref().and_then(|peers| peers.proxy());
+    crate::p2p::resolve(&name, context.network.p2p_port, crate::p2p::Names::with(proxy))
         .map_err(|error| RpcError::new(ErrorCode::CLIENT_INVALID_IP_OR_SUBNET, error.to_string()))
 }
 

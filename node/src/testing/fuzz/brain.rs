@@ -227,13 +227,21 @@ impl Run {
         assert!(actions.len() <= ACTIONS_MAX, "{} actions", actions.len());
         let mut sent = 0;
         for action in actions {
+            let served = matches!(action, Action::SendRecent(..));
             match action {
-                Action::Send(peer, message) => {
+                Action::Send(peer, message) | Action::SendRecent(peer, message) => {
                     assert!(self.open.contains_key(&peer.0), "{} to nobody", message.name());
                     let frame = message.encode();
                     let limit = frame_limit(message.kind(), world().network.max_block_bytes);
                     assert!((frame.len() - FRAME_HEAD_BYTES) as u64 <= limit.expect("a kind of ours"));
                     sent += frame.len();
+                    match message {
+                        Message::Transactions(_) => self.following.push_back(Event::TransactionsSent { peer }),
+                        Message::Block(_) | Message::CompactBlock(_) | Message::BlockTransactions(_) if served => {
+                            self.following.push_back(Event::Served { peer });
+                        }
+                        _ => {}
+                    }
                 }
                 Action::SendBlock(peer, _)
                 | Action::SendCompactBlock(peer, _)

@@ -123,7 +123,7 @@ impl BlockRelay {
         }
     }
 
-    /// The shell has dealt with a `SendBlock`, `SendBlockTransactions` or `SendCompactBlock` that answered this peer.
+    /// The shell has dealt with a `SendBlock` or its like that answered this peer.
     pub fn sent(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
         if let Some(state) = self.peers.get_mut(&peer) {
             let size = state.serving.outstanding.pop_front().unwrap_or(0);
@@ -180,8 +180,8 @@ impl BlockRelay {
     fn serve_block(&mut self, desk: &mut Desk<'_>, view: &View, peer: PeerId, hash: BlockHash) {
         let servable = servable(desk, view, &hash);
         if let (None, Some(recent)) = (&servable, self.recent.as_ref().filter(|recent| recent.hash() == hash)) {
-            desk.send(peer, Message::Block(recent.bytes().clone()));
-            return;
+            let message = Message::Block(recent.bytes().clone());
+            return self.leave(desk, peer, hash, 0, Action::SendRecent(peer, message));
         }
         let incoming = self.peers.get(&peer).is_some_and(|state| state.link.is_inbound());
         let servable = servable.filter(|servable| {
@@ -221,8 +221,7 @@ impl BlockRelay {
                 }
                 _ => Message::CompactBlock(Box::new(recent.compact(desk.rng.random(), &[]))),
             };
-            desk.send(peer, message);
-            return;
+            return self.leave(desk, peer, hash, 0, Action::SendRecent(peer, message));
         }
         let depth = servable.map_or(u32::MAX, |servable| servable.depth);
         match indexes.is_empty() {

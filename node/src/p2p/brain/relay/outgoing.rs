@@ -188,11 +188,20 @@ impl TransactionRelay {
         self.serve(desk, peer);
     }
 
+    /// The last message with transactions has left the queue.
+    pub fn sent(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
+        if let Some(state) = self.peers.get_mut(&peer) {
+            state.untaken = false;
+            self.serve(desk, peer);
+        }
+    }
+
     /// Sends the next message's worth of what a peer asked for, and says what there is not.
     pub(super) fn serve(&mut self, desk: &mut Desk<'_>, peer: PeerId) {
         let now = desk.monotonic();
         let Some(state) = self.peers.get_mut(&peer) else { return };
-        if state.serving.is_empty() || now < state.next_serve {
+        // One message's worth at a time, however fast the peer asks and slowly it reads.
+        if state.serving.is_empty() || state.untaken || now < state.next_serve {
             return;
         }
         state.next_serve = now + SERVE_INTERVAL;
@@ -218,6 +227,7 @@ impl TransactionRelay {
             found.push(Arc::unwrap_or_clone(transaction));
         }
         if !found.is_empty() {
+            state.untaken = true;
             desk.send(peer, Message::Transactions(found));
         }
         if !missing.is_empty() {

@@ -192,6 +192,41 @@ fn staller_is_replaced() {
     assert!(actions.iter().any(|a| matches!(a, Action::Disconnect(PeerId(1), Ending::Stalling("headers")))));
 }
 
+/// BR5. Who always has more headers to show, however little their work, does not keep others out: after ten minutes it is
+/// another's turn besides.
+#[test]
+fn a_turn_is_over_in_the_end() {
+    let mut lab = Lab::new(3);
+    let mut sync = sync();
+    assert_eq!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull))), [1]);
+    assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(2), Link::Inbound))).is_empty());
+    let mut previous = lab.chain.network().genesis().header;
+    for round in 1..=12 {
+        let mut headers = Vec::with_capacity(2_000);
+        for _ in 0..2_000 {
+            let mut next = Header { previous: previous.hash(), time: previous.time + 1, ..previous };
+            mine_header(&mut next);
+            headers.push(next);
+            previous = next;
+        }
+        // All of it is stored, and more is asked for.
+        let submitted = lab.run(|desk| sync.on_headers(desk, PeerId(1), headers));
+        lab.pass(Duration::from_secs(49));
+        let mut actions = lab.run(|desk| sync.tick(desk));
+        for action in submitted {
+            if let Action::SubmitHeaders(peer, headers) = action {
+                let result = lab.chain.submit_headers(headers);
+                assert!(result.is_ok());
+                actions.extend(lab.run(|desk| sync.on_headers_taken(desk, peer, &result)));
+            }
+        }
+        lab.pass(Duration::from_secs(1));
+        actions.extend(lab.run(|desk| sync.tick(desk)));
+        assert_eq!(asks(&actions).contains(&2), round == 12, "{round}");
+        assert!(asks(&actions).contains(&1), "{round}");
+    }
+}
+
 /// Gives a peer's answer to the chain, and back; what follows.
 fn answer(lab: &mut Lab, sync: &mut HeaderSync, peer: u64, headers: Vec<Header>) -> Actions {
     let mut all = Actions::new();

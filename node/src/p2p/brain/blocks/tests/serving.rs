@@ -1,6 +1,7 @@
 //! What is served to whom.
 
 use super::*;
+use crate::p2p::limits::REQUESTED_BLOCKS_MAX;
 use crate::p2p::message::Reference;
 use crate::testing::mine_header;
 use setara_core::hash::BlockHash;
@@ -53,9 +54,16 @@ fn a_block_passed_on_can_be_asked_for_at_once() {
     let block = bench.lab.builder.build(Vec::new());
     assert_eq!(submitted(&bench.compact(B, CompactBlock::of(&block, 1))), [B]);
     assert!(
-        matches!(&get(&mut bench, block.hash())[..], [Action::Send(A, Message::Block(bytes))] if **bytes == *encode(&block))
+        matches!(&get(&mut bench, block.hash())[..], [Action::SendRecent(A, Message::Block(bytes))] if **bytes == *encode(&block))
     );
-    assert!(matches!(&parts(&mut bench, block.hash(), &[])[..], [Action::Send(A, Message::CompactBlock(_))]));
+    let compact = parts(&mut bench, block.hash(), &[]);
+    assert!(matches!(&compact[..], [Action::SendRecent(A, Message::CompactBlock(_))]));
+    // These wait for their turn as those from the store do.
+    for _ in 2..REQUESTED_BLOCKS_MAX {
+        assert_eq!(get(&mut bench, block.hash()).len(), 1);
+    }
+    assert!(get(&mut bench, block.hash()).is_empty());
+    bench.act(|relay, desk| (0..REQUESTED_BLOCKS_MAX).for_each(|_| relay.sent(desk, A)));
     bench.judge(B, &block);
     assert!(matches!(get(&mut bench, block.hash())[..], [Action::SendBlock(..)]));
 }
