@@ -103,7 +103,7 @@ fn table(rows: &[Vec<String>], seconds: u64) -> String {
         }
         let _ = writeln!(table, "| {} |", cells.join(" | "));
     }
-    table
+    table + "\n![Transactions verified a second, by the size of the state](performance.svg)\n"
 }
 
 /// Transactions a second over the size of the state, a line for each series.

@@ -12,6 +12,7 @@ use setara_core::amount::Amount;
 use setara_core::block::Block;
 use setara_core::codec;
 use setara_core::consensus::{Serial, block_signatures, check_block};
+use setara_core::hash::sha256;
 use setara_core::keys::{SecretKey, SignatureCheck, verify_all};
 use setara_core::network::Network;
 use setara_core::policy::SpendPolicy;
@@ -122,11 +123,9 @@ fn policy(number: u64) -> SpendPolicy {
     SpendPolicy::Key(secret(number).public_key())
 }
 
-/// An address that nobody spends from.
+/// An address that nobody spends from, as little compressible as any other.
 fn sink(number: u64) -> Address {
-    let mut bytes = [0x77; 32];
-    bytes[..8].copy_from_slice(&number.to_le_bytes());
-    Address::from_bytes(bytes)
+    Address::from_bytes(sha256(&number.to_le_bytes()))
 }
 
 /// What a transaction looks like: it spends so many coins of distinct keys, makes as many for the next keys, and some that
