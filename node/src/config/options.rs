@@ -89,6 +89,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(NETWORK, "config", Shape::One("FILE"), "DATA_DIR/setara.toml", "The file that sets these options"),
     option(
+        NETWORK,
+        "max-memory",
+        Shape::One("SIZE"),
+        "",
+        "Keep the whole node below this, in MiB or with a unit such as 500M or 4G: caches, mempool, downloads, indexes and \
+         peers get shares of it; --db-cache, --max-mempool and --max-inbound fix one. `getmemoryinfo` shows who has what",
+    ),
+    option(
         PEERS,
         "p2p-listen",
         Shape::One("HOST:PORT"),
