@@ -30,7 +30,7 @@ use setara_core::network::Network;
 use setara_core::pow::Work;
 use show::effective;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
