@@ -63,6 +63,9 @@ pub struct BlockchainInfo {
     /// The snapshot that the chain began with, if with one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<SnapshotInfo>,
+    /// How far the snapshot is that the chain is to begin with, while it is fetched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot_fetch: Option<SnapshotFetchInfo>,
     /// The network.
     pub network: NetworkInfo,
     /// What the operator should know.
@@ -80,6 +83,27 @@ pub struct SnapshotInfo {
     pub validated: bool,
     /// Height up to which they have been.
     pub verified_blocks: Height,
+}
+
+/// A snapshot that is fetched from peers, as `getblockchaininfo` shows it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct SnapshotFetchInfo {
+    /// In words.
+    pub stage: String,
+    /// Height of the block after which its coins are, once one has been chosen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_height: Option<Height>,
+    /// That block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base_hash: Option<BlockHash>,
+    /// Of 256 parts, those that are here and checked.
+    pub buckets: u64,
+    /// Bytes of coins that are here.
+    pub bytes: u64,
+    /// Bytes of all coins.
+    pub bytes_total: u64,
+    /// Peers that serve it.
+    pub peers: u64,
 }
 
 /// `getblockheader` with verbosity.

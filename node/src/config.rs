@@ -5,6 +5,7 @@
 //! where each value came from.
 
 mod layers;
+mod memory;
 mod options;
 mod parse;
 mod rpc;
@@ -15,6 +16,7 @@ mod upkeep;
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
 use crate::invite::{self, Invite, InviteError};
+use crate::memory::{Part, Shares, TooLittle, Usual, Wanted};
 use crate::prune::PruneLimits;
 use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
@@ -32,6 +34,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+pub use storage::SnapshotConfig;
 pub use upkeep::{Upkeep, VerifyRange};
 
 /// The file looked for in the data directory.
@@ -55,12 +58,18 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// Bytes of memory for the database and its coins.
     pub db_cache_bytes: u64,
+    /// What is said of memory, and what parts have without a budget.
+    pub memory: (Wanted, Usual),
+    /// Who may hold how much of it.
+    pub shares: Shares,
     /// Whether transactions and addresses are indexed.
     pub index: bool,
     /// Deepest reorganisation that is followed; `None` follows work alone.
     pub max_reorg: Option<u32>,
     /// When old blocks are deleted.
     pub prune: PruneLimits,
+    /// Beginning with the coins of a day ago, and letting others do so.
+    pub snapshot: SnapshotConfig,
     /// The mempool.
     pub mempool: MempoolConfig,
     /// Mining.
@@ -69,6 +78,17 @@ pub struct Config {
     pub log: LogConfig,
     /// What is allowed, and was probably not meant.
     pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// With shares of memory for a chain of so many headers.
+    pub fn with_headers(mut self, headers: u64) -> Result<Self, TooLittle> {
+        let (wanted, usual) = &self.memory;
+        self.shares = wanted.split(headers, usual)?;
+        self.mempool.max_bytes = self.shares.of(Part::Mempool);
+        self.peers.inbound_max = self.shares.inbound_count();
+        Ok(self)
+    }
 }
 
 /// Options of the peer-to-peer network.
@@ -439,16 +459,22 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let mine = address("mine")?;
     let mining_address = address("mining-address")?.or(mine);
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
+    let index = !flag("no-index")?;
+    let (wanted, usual, shares) = memory::read(layers, &network, index)?;
     let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
+    let prune = storage::prune(layers, &network)?;
     Ok(Config {
-        peers: peers(layers, &network)?,
+        peers: peers(layers, &network, &shares)?,
         rpc: rpc::read(layers, &network)?,
-        db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
-        index: !flag("no-index")?,
-        prune: storage::prune(layers, &network)?,
+        db_cache_bytes: wanted.database_bytes(&usual, &shares),
+        memory: (wanted, usual),
+        shares,
+        snapshot: storage::snapshot(layers, &prune, index)?,
+        index,
+        prune,
         max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
         mempool: MempoolConfig {
-            max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,
+            max_bytes: shares.of(Part::Mempool),
             min_relay_fee: Amount::from_sen(number(layers, "min-relay-fee", 0..=100_000_000)?),
             expiry: Duration::from_secs(number(layers, "mempool-expiry", 1..=24 * 366)? * 3600),
         },
@@ -465,7 +491,7 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     })
 }
 
-fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError> {
+fn peers(layers: &Layers, network: &Network, shares: &Shares) -> Result<PeersConfig, ConfigError> {
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
     // One that shares its hash with the whole world, as the built-in development network does, stays on this machine.
     let is_dev = network.name == "dev";
@@ -492,7 +518,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         connect,
         add,
         external: many(layers, "external-address")?,
-        inbound_max: size(layers, "max-inbound", 0..=10_000)?,
+        inbound_max: shares.inbound_count(),
         upload_target: one(layers, "upload-target", parse::bytes)?.flatten(),
         allow_private: flag("allow-private")? || is_dev,
         proxy,

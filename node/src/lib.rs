@@ -12,6 +12,7 @@ pub mod descriptors;
 pub mod genesis;
 pub mod index;
 pub mod invite;
+pub mod memory;
 pub mod mempool;
 pub mod mining;
 #[cfg(feature = "rocksdb")]

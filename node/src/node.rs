@@ -8,7 +8,7 @@
 //!  4 database, chain: checks what is stored           "chain", the only writer      8 flush
 //!  5 mempool: loads its file, follows the chain       "mempool"                     7 saved
 //!  6 indexes; the tip's witness; pruning;             "txindex", "addressindex",    6
-//!    a snapshot's history                             "witness", "prune", "history"
+//!    a snapshot's history; one for others             "witness", "prune", "history", "snapshot"
 //!  7 templates, miner                                 "miner", "miner-N"            5 first of the threads
 //!  8 peers: binds, dials                              "p2p", runtime                5 second
 //!  9 RPC answers                                      runtime                       2
@@ -24,6 +24,7 @@ use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
 use crate::descriptors::{self, Descriptors, TooFew};
 use crate::index::{self, Indexes};
+use crate::memory::{self, Held, Part, TooLittle, count};
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
@@ -32,7 +33,7 @@ use crate::p2p::shell::{NetworkError, NetworkOptions, PeerNetwork};
 use crate::prune::Pruner;
 use crate::rpc::{Backup, LogControl, RpcContext, RpcServer, StartError};
 use crate::signals::Stop;
-use crate::snapshot::history::History;
+use crate::snapshot::serve::Shelf;
 use crate::store::{RocksOptions, RocksStore, SpaceCheck, Store, StoreError, schema};
 use crate::swap::Places;
 use crate::witness::{self, Witness, WitnessFile};
@@ -49,10 +50,8 @@ use tokio::runtime::Runtime;
 
 mod tasks;
 
-use tasks::{keep_mempool, keep_witness};
+use tasks::{held, history, keep_mempool, keep_snapshot, keep_witness};
 
-/// Where the history behind a snapshot is verified, beside the database.
-const HISTORY_FOLDER: &str = "history";
 /// Time for tasks of the runtime that are left when everything else has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
 
@@ -95,6 +94,9 @@ pub enum NodeError {
         /// The file that tells.
         witness: PathBuf,
     },
+    /// The budget of memory is too small for this chain.
+    #[error("--max-memory: {0}")]
+    Memory(#[from] TooLittle),
     /// Too few files may be open.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
@@ -151,6 +153,9 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
+    // How long the chain was: its headers take from what there is.
+    let headers = WitnessFile::new(directory.witness()).read().map_or(0, |witness| witness.height.get().into());
+    let config = config.with_headers(headers)?;
     let descriptors = descriptors::prepare(&config)?;
     let config = with_limits(config, &descriptors);
     tracing::info!(
@@ -225,12 +230,13 @@ fn serve(
     stop: &Stop,
 ) -> Result<(), NodeError> {
     server.loading("Opening the database…");
-    // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
-    let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let rocks = RocksStore::open(
-        &directory.database(),
-        &RocksOptions { memory_bytes: half, open_files: descriptors.database, kept_bytes: config.prune.target() },
-    )?;
+    let shares = config.shares;
+    let options = RocksOptions {
+        memory_bytes: count(shares.of(Part::Database)),
+        open_files: descriptors.database,
+        kept_bytes: config.prune.target(),
+    };
+    let rocks = RocksStore::open(&directory.database(), &options)?;
     let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
@@ -238,9 +244,10 @@ fn serve(
     refuse_pruned(&*store, config, directory)?;
 
     server.loading("Loading the chain…");
-    let known = Arc::new(KnownSignatures::default());
+    let known = Arc::new(KnownSignatures::with_capacity(shares.signatures()));
     let options = ChainOptions {
-        coin_cache_bytes: half,
+        coin_cache_bytes: count(shares.coin_table()),
+        checked_bytes: count(shares.checked_bytes()),
         max_reorg: config.max_reorg,
         space: Some(SpaceCheck::new(directory.path())),
         directory: directory.path().display().to_string(),
@@ -256,7 +263,8 @@ fn serve(
         tracing::error!("{notice}");
     }
 
-    let parts = Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known, runtime, stop);
+    let parts =
+        Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known.clone(), runtime, stop);
     let result = parts.and_then(|parts| {
         let listening = parts.peers.listening();
         if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
@@ -268,6 +276,7 @@ fn serve(
             None => tracing::info!("not listening for peers"),
         }
         let mut context = parts.context(config, directory, clock, &chain, notices, stop);
+        context.memory = held(shares, rocks.clone(), chain.clone(), parts.mempool.clone(), known);
         context.backup = backup(config, rocks);
         server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
@@ -347,6 +356,7 @@ struct Parts {
     pruner: Option<Arc<Pruner>>,
     prune_thread: Option<JoinHandle<()>>,
     history_thread: JoinHandle<()>,
+    snapshot_thread: Option<JoinHandle<()>>,
     indexes: Option<Arc<Indexes>>,
     templates: Arc<Templates>,
     miner: Option<Arc<Miner>>,
@@ -369,7 +379,7 @@ impl Parts {
         let network = &config.network;
         let floor = config.mempool.min_relay_fee.sen();
         let options = Options {
-            max_bytes: usize::try_from(config.mempool.max_bytes).unwrap_or(usize::MAX),
+            max_bytes: count(config.mempool.max_bytes),
             relay_floor: floor,
             expiry_seconds: config.mempool.expiry.as_secs(),
             ..Options::default()
@@ -379,8 +389,9 @@ impl Parts {
         let templates = Templates::new(network.clone(), chain.clone(), mempool.clone(), clock.used.clone());
         let templates = Arc::new(templates);
         // First of all that runs: an address that is taken stops the start before anything has begun.
+        let shelf = Shelf::default();
         let peers = Arc::new(PeerNetwork::start(
-            NetworkOptions { handshakes_max, ..peer_options(config, directory) },
+            NetworkOptions { handshakes_max, shelf: shelf.clone(), ..peer_options(config, directory) },
             chain.clone(),
             mempool.clone(),
             clock.used.clone(),
@@ -388,7 +399,11 @@ impl Parts {
             stop.requested.clone(),
         )?);
         let indexes = match config.index {
-            true => Some(Indexes::start(store.clone(), chain.clone()).map_err(system("starting the indexes"))?),
+            true => {
+                let batch = count(config.shares.index_batch());
+                let started = Indexes::start_within(store.clone(), chain.clone(), batch);
+                Some(started.map_err(system("starting the indexes"))?)
+            }
             false => None,
         };
         let mine = |payout| {
@@ -417,6 +432,8 @@ impl Parts {
             let history = history(config, directory, clock, chain, &stop);
             history.spawn(move || stop.is_cancelled()).map_err(system("starting threads"))?
         };
+        let snapshot_thread =
+            keep_snapshot(config, directory, chain, shelf, stop).map_err(system("starting threads"))?;
         let witness_thread =
             keep_witness(WitnessFile::new(directory.witness()), chain.clone(), clock.system.clone(), stop.clone())
                 .map_err(system("starting threads"))?;
@@ -428,6 +445,7 @@ impl Parts {
             pruner,
             prune_thread,
             history_thread,
+            snapshot_thread,
             indexes,
             templates,
             miner,
@@ -444,7 +462,7 @@ impl Parts {
         notices: Vec<String>,
         stop: &Stop,
     ) -> RpcContext {
-        let database = directory.database();
+        let (database, shares) = (directory.database(), config.shares);
         RpcContext {
             network: config.network.clone(),
             clock: clock.used.clone(),
@@ -461,6 +479,7 @@ impl Parts {
             private_broadcast: config.peers.private_broadcast,
             folder: directory.path().to_owned(),
             disk_bytes: Box::new(move || folder_bytes(&database)),
+            memory: Box::new(move || Held { resident: memory::resident_bytes(), shares, used: Vec::new() }),
             notices,
             backup: Box::new(|_| Err("the database is not open".to_owned())),
             shutdown: stop.requested.clone(),
@@ -483,6 +502,9 @@ impl Parts {
         if self.history_thread.join().is_err() {
             tracing::error!("the thread that verifies a snapshot's history panicked");
         }
+        if self.snapshot_thread.is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("the thread that keeps a snapshot for others panicked");
+        }
         if self.prune_thread.is_some_and(|thread| thread.join().is_err()) {
             tracing::error!("the thread that deletes old blocks panicked");
         }
@@ -498,42 +520,6 @@ impl Parts {
             indexes.stop();
         }
     }
-}
-
-/// What verifies the history behind a snapshot, in a folder of its own.
-fn history(
-    config: &Config,
-    directory: &DataDir,
-    clock: &Clocks,
-    chain: &ChainHandle,
-    stop: &tokio_util::sync::CancellationToken,
-) -> History {
-    let folder = directory.path().join(HISTORY_FOLDER);
-    // A share of the memory that the first chain was given.
-    let bytes = usize::try_from(config.db_cache_bytes / 4).unwrap_or(usize::MAX);
-    let (network, clock, stop) = (config.network.clone(), clock.used.clone(), stop.clone());
-    let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
-    let opened = folder.clone();
-    let open = move || -> Result<(Arc<dyn Store>, ChainHandle), ChainFault> {
-        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64), ..RocksOptions::default() };
-        let store: Arc<dyn Store> = Arc::new(RocksStore::open(&opened, &options)?);
-        let options = ChainOptions {
-            coin_cache_bytes: bytes,
-            space: Some(space.clone()),
-            directory: name.clone(),
-            stop: stop.clone(),
-            ..ChainOptions::default()
-        };
-        let verifier = Verifier::new(network.clone(), Arc::new(KnownSignatures::default()), None);
-        let history = ChainHandle::start(store.clone(), verifier, options, clock.clone())?;
-        Ok((store, history))
-    };
-    let remove = move || {
-        if let Err(error) = std::fs::remove_dir_all(&folder) {
-            tracing::warn!(%error, folder = %folder.display(), "the history's folder is of no use any more, but stays");
-        }
-    };
-    History::new(chain.clone(), Box::new(open), Box::new(remove))
 }
 
 /// What the peer-to-peer network is told.
@@ -553,6 +539,8 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         minimum_chain_work: peers.minimum_work,
         upload_target: peers.upload_target,
         onion: peers.proxy.is_some(),
+        snapshot: config.snapshot.fetch,
+        download_bytes: config.shares.download_bytes(),
     };
     NetworkOptions {
         handshakes_max: HANDSHAKES_MAX,
@@ -563,6 +551,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         brain,
         folder: directory.path().to_owned(),
         genesis: config.network.to_json().into_bytes().into(),
+        shelf: Shelf::default(),
     }
 }
 

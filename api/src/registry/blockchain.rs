@@ -22,6 +22,16 @@ const SNAPSHOT: Kind = Kind::Object(&[
     Field::new("verified_blocks", Kind::Integer, "Height up to which they have been."),
 ]);
 
+const SNAPSHOT_FETCH: Kind = Kind::Object(&[
+    Field::new("stage", Kind::Text, "What is being done."),
+    Field::optional("base_height", Kind::Integer, "Height of the block after which its coins are."),
+    Field::optional("base_hash", Kind::Hash, "That block."),
+    Field::new("buckets", Kind::Integer, "Of 256 parts, those that are here and checked."),
+    Field::new("bytes", Kind::Integer, "Bytes of coins that are here."),
+    Field::new("bytes_total", Kind::Integer, "Bytes of all coins; 0 until a snapshot has been chosen."),
+    Field::new("peers", Kind::Integer, "Peers that serve it."),
+]);
+
 pub(super) const WARNINGS: Field =
     Field::new("warnings", Kind::Array(&Kind::Text), "What the operator should know; empty if nothing.");
 
@@ -48,6 +58,7 @@ const BLOCKCHAIN_INFO: Kind = Kind::Object(&[
         "If it does, the bytes that may be kept: of bodies (--prune), or of the database (--max-disk).",
     ),
     Field::optional("snapshot", SNAPSHOT, "The snapshot that the chain began with, if with one."),
+    Field::optional("snapshot_fetch", SNAPSHOT_FETCH, "With --snapshot, how far that is, until the chain has begun."),
     Field::new("network", NETWORK, "Which network this is."),
     WARNINGS,
 ]);

@@ -302,7 +302,7 @@ mod tests {
             getmempoolinfo getmempoolentry getmempoolancestors getmempooldescendants gettxout gettxoutsetinfo \
             gettxoutproof verifytxoutproof validateaddress getmininginfo getnetworkhashps getblocktemplate \
             submitblock estimatesmartfee invalidateblock reconsiderblock getaddressbalance getaddressutxos \
-            getaddresstxids getaddressmempool getindexinfo getrpcinfo logging uptime help stop generatetoaddress \
+            getaddresstxids getaddressmempool getindexinfo getrpcinfo getmemoryinfo logging uptime help stop generatetoaddress \
             generateblock setmocktime rpc.discover";
         for name in promised.split_whitespace() {
             assert!(method(name).is_some(), "{name}");

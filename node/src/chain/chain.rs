@@ -17,7 +17,7 @@ use super::headers::SharedTree;
 use super::prune::{KEEP_BODIES, KEEP_UNDO};
 use super::recent::Recent;
 use super::tree::NodeId;
-use super::verify::Verifier;
+use super::verify::{Verifier, WINDOW_BYTES};
 use super::{Accepted, ChainFault, SubmitError};
 use crate::store::schema::{Pruned, SnapshotRow, flags};
 use crate::store::{SpaceCheck, Store};
@@ -58,8 +58,10 @@ pub enum Origin {
 /// Settings of the chain.
 #[derive(Debug, Clone)]
 pub struct ChainOptions {
-    /// Memory for cached coins.
+    /// Memory for the table of cached coins; what it brings with it is told by [`super::coin_cache_cost`].
     pub coin_cache_bytes: usize,
+    /// Bytes of blocks that are checked ahead of being connected; half as many of bodies are written ahead at once.
+    pub checked_bytes: usize,
     /// Deepest reorganisation that is followed; `None` follows all.
     pub max_reorg: Option<u32>,
     /// While loading in bulk, the longest time between two flushes: what a crash repeats.
@@ -80,6 +82,7 @@ impl Default for ChainOptions {
     fn default() -> Self {
         Self {
             coin_cache_bytes: 225 << 20,
+            checked_bytes: WINDOW_BYTES,
             max_reorg: None,
             flush_interval: Duration::from_secs(60),
             space: None,

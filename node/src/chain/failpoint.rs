@@ -32,12 +32,15 @@ pub const BEFORE_INDEX: &str = "before-index-write";
 /// After an index has written.
 pub const AFTER_INDEX: &str = "after-index-write";
 
+/// After a bucket of a snapshot from peers has been checked.
+pub const AFTER_BUCKET: &str = "after-bucket";
+
 /// Before old blocks are deleted.
 pub const BEFORE_PRUNE: &str = "before-prune";
 /// After they are deleted, before their room is given back.
 pub const AFTER_PRUNE: &str = "after-prune";
 
-/// Every place that any chain passes, for tests that visit each; those of pruning are not among them.
+/// Every place that any chain passes, for tests that visit each; those of pruning and of snapshots are not among them.
 pub const ALL: [&str; 11] = [
     BEFORE_FLUSH,
     AFTER_FLUSH,

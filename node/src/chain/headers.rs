@@ -100,6 +100,11 @@ impl Headers {
         self.0.read().lost().next().is_some()
     }
 
+    /// Headers that are known.
+    pub fn count(&self) -> usize {
+        self.0.read().count()
+    }
+
     /// Bytes of the bodies that are here.
     pub fn body_bytes(&self) -> u64 {
         self.0.read().body_bytes()

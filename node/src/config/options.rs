@@ -89,6 +89,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(NETWORK, "config", Shape::One("FILE"), "DATA_DIR/setara.toml", "The file that sets these options"),
     option(
+        NETWORK,
+        "max-memory",
+        Shape::One("SIZE"),
+        "",
+        "Keep the whole node below this, in MiB or with a unit such as 500M or 4G: caches, mempool, downloads, indexes and \
+         peers get shares of it; --db-cache, --max-mempool and --max-inbound fix one. `getmemoryinfo` shows who has what",
+    ),
+    option(
         PEERS,
         "p2p-listen",
         Shape::One("HOST:PORT"),
@@ -230,6 +238,21 @@ pub const OPTIONS: &[OptionSpec] = &[
         Shape::One("SIZE"),
         "",
         "Keep the whole database below this by deleting the bodies of old blocks, as --prune does",
+    ),
+    option(
+        STORAGE,
+        "snapshot",
+        Shape::Flag,
+        "",
+        "Begin a new chain with the coins of about a day ago, fetched from peers and held against the headers' work: usable in \
+         minutes; every block behind them is verified afterwards. Needs --prune and --no-index, as old blocks do not stay",
+    ),
+    option(
+        STORAGE,
+        "no-snapshot-serving",
+        Shape::Flag,
+        "",
+        "Keep no snapshot of the coins for nodes that begin with one; it takes 81 bytes of disk a coin, renewed once a day",
     ),
     option(
         STORAGE,

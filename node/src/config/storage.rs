@@ -1,4 +1,4 @@
-//! Limits on disk: what `--prune` and `--max-disk` may say, and why not less.
+//! Limits on disk: what `--prune` and `--max-disk` may say, and why not less; what `--snapshot` goes with.
 
 use super::{ConfigError, Layers, invalid, one, parse};
 use crate::chain::KEEP_BODIES;
@@ -11,6 +11,34 @@ const DATABASE_BYTES: u64 = 200_000_000;
 /// The newest blocks, which always stay, if each is as large as a block may be.
 fn least_bodies(network: &Network) -> u64 {
     network.max_block_bytes * u64::from(KEEP_BODIES)
+}
+
+/// Snapshots of the coins: whether the chain begins with one, and whether others may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SnapshotConfig {
+    /// A new chain begins with one that peers serve.
+    pub fetch: bool,
+    /// One is kept for others.
+    pub serve: bool,
+}
+
+/// Reads both of its options.
+pub(super) fn snapshot(layers: &Layers, prune: &PruneLimits, index: bool) -> Result<SnapshotConfig, ConfigError> {
+    let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
+    let fetch = flag("snapshot")?;
+    if fetch && (index || !prune.is_on()) {
+        let missing = match (prune.is_on(), index) {
+            (false, true) => "--prune and --no-index",
+            (false, false) => "--prune",
+            (true, _) => "--no-index",
+        };
+        let reason = format!(
+            "a chain that begins with a snapshot has no old blocks, and no index of them: add {missing} (such as --prune 10G \
+             --no-index)"
+        );
+        return Err(invalid(layers, "snapshot", &reason));
+    }
+    Ok(SnapshotConfig { fetch, serve: !flag("no-snapshot-serving")? })
 }
 
 /// Reads both options.

@@ -335,14 +335,51 @@ fn limits_on_disk_are_sizes_and_too_small_ones_are_explained() {
     assert!(both.is_automatic());
     assert_eq!((both.target(), both.disk), (Some(2_000_000_000), Some(20_000_000_000)));
     assert!(limits("--prune 288m").is_on(), "288 blocks of a megabyte");
+    let snapshot = |arguments: &str| case.run(arguments).snapshot;
+    assert_eq!(snapshot(""), SnapshotConfig { fetch: false, serve: true });
+    let both = snapshot("--snapshot --prune manual --no-index --no-snapshot-serving");
+    assert_eq!(both, SnapshotConfig { fetch: true, serve: false });
     for (arguments, expected) in [
         ("--prune 287m", "--prune: at least 275 M: the newest 288 blocks always stay, and each may have 1000000 bytes"),
         ("--network dev --prune 1000m", "each may have 4000000 bytes"),
         ("--max-disk 487m", "--max-disk: at least 466 M"),
         ("--prune much", "--prune: `manual`, or: expected a number of MiB"),
         ("--prune manual --max-disk 20G", "--max-disk: contradicts --prune manual"),
+        ("--snapshot", "add --prune and --no-index"),
+        ("--snapshot --no-index", "add --prune (such as"),
+        ("--snapshot --prune 10G", "--snapshot: a chain that begins with a snapshot has no old blocks"),
     ] {
         let error = case.error(arguments);
         assert!(error.contains(expected), "{arguments}: {error}");
     }
+}
+
+#[test]
+fn one_budget_is_shared_out_and_options_fix_their_part() {
+    let case = Case::new();
+    let config = case.run("--max-memory 1G");
+    assert_eq!(config.shares.budget, Some(1 << 30));
+    assert!(config.shares.total() <= 1 << 30 && config.mempool.max_bytes == config.shares.of(Part::Mempool));
+    assert_eq!(config.peers.inbound_max as u64, config.shares.inbound());
+    let fixed = case.run("--max-memory 1G --db-cache 64 --max-mempool 50 --max-inbound 7");
+    assert_eq!((fixed.db_cache_bytes, fixed.mempool.max_bytes, fixed.peers.inbound_max), (64 << 20, 50_000_000, 7));
+    assert_eq!(case.run("--max-memory 0").shares.budget, None, "0 is no budget");
+    let (shares, larger) = (config.shares, config.with_headers(500_000).unwrap().shares);
+    assert!(
+        larger.of(Part::Headers) > 0 && larger.of(Part::Coins) <= shares.of(Part::Coins) && larger.total() <= 1 << 30
+    );
+    for (arguments, expected) in [
+        ("--max-memory 100m", "--max-memory: at least "),
+        ("--max-memory 100m --network dev", "a block may have 4000000 bytes"),
+        ("--max-memory 400m --db-cache 450", "what --db-cache, --max-mempool and --max-inbound ask for"),
+        ("--max-memory much", "--max-memory: expected a number of MiB"),
+    ] {
+        let error = case.error(arguments);
+        assert!(error.contains(expected), "{arguments}: {error}");
+    }
+    let text = case.environment("SETARA_MAX_MEMORY", "2G").print("config --db-cache 100");
+    assert!(
+        text.contains("# max-mempool has its share of max-memory") && text.contains("db-cache = \"100\""),
+        "{text}"
+    );
 }

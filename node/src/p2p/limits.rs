@@ -29,6 +29,11 @@ pub const ADDRESS_BYTES_MAX: u64 = 255;
 pub const TRANSACTIONS_BYTES_MAX: u64 = 1_000_000;
 /// Bytes of a genesis file: what `genesis new` can write, allocations included.
 pub const GENESIS_BYTES_MAX: u64 = 1_000_000;
+/// Bytes of a snapshot's manifest.
+pub const MANIFEST_BYTES_MAX: u64 = crate::snapshot::MANIFEST_BYTES_MAX as u64;
+/// Coins of a snapshot in one message: half a megabyte, so that other messages need not wait long behind it. A bucket of
+/// 1.5 million coins in all is one such piece.
+pub const RANGE_COINS_MAX: u64 = 6_000;
 /// Bytes of any small message.
 pub const SMALL_BYTES_MAX: u64 = 1_024;
 /// Above the block limit, for what stands around a block.
@@ -109,3 +114,14 @@ pub const SERVE_INTERVAL: Duration = Duration::from_millis(200);
 pub const FEE_FILTER_INTERVAL: Duration = Duration::from_secs(600);
 /// Mean delay of a fee filter when the floor has changed much.
 pub const FEE_FILTER_CHANGE_DELAY: Duration = Duration::from_secs(150);
+
+/// Pieces of a snapshot under way from one peer, asked for or not yet stored: 2 MB, which fills 10 MB/s at 200 ms.
+pub const SNAPSHOT_PER_PEER: usize = 4;
+/// The same of all peers together: 31 MB of memory at most.
+pub const SNAPSHOT_IN_FLIGHT_MAX: usize = 64;
+/// Answers about snapshots with the shell for one peer at a time: what it may have under way, and a manifest.
+pub const SNAPSHOT_SERVED_AT_ONCE: usize = SNAPSHOT_PER_PEER + 1;
+/// Answers about snapshots that wait besides; an honest peer never has one.
+pub const SNAPSHOT_SERVED_WAITING: usize = 8;
+/// How often over a connection may take the whole of a snapshot: once, and what was lost on the way or asked twice.
+pub const SNAPSHOT_SERVED_TIMES: u64 = 2;

@@ -12,7 +12,7 @@ mod records;
 #[cfg(test)]
 mod tests;
 
-pub use body::{BlockTransactions, CompactBlock, Hello, Prefilled, Reference, Serves, services};
+pub use body::{BlockTransactions, CoinRange, CompactBlock, Hello, Prefilled, Reference, Serves, services};
 pub use codec::{MessageError, UNKNOWN_FRAME_BYTES_MAX, frame_limit};
 pub use records::{AddressError, AddressRecord, NetAddress, PeerAddress, onion_key, onion_name};
 
@@ -86,6 +86,28 @@ pub enum Message {
     FeeFilter(u64),
     /// Whether new blocks should come as unasked `CompactBlock`s from now on (BIP 152, high bandwidth).
     SendCompact(bool),
+    /// Asks which snapshot of the coins the receiver serves.
+    GetSnapshot,
+    /// The answer; `NotFound` with no block's hash if it serves none.
+    Snapshot {
+        /// Height of the block after which the coins are.
+        height: u32,
+        /// That block.
+        base: BlockHash,
+    },
+    /// Asks for the manifest of the snapshot with this base.
+    GetManifest(BlockHash),
+    /// The manifest, in its consensus encoding; not known to decode.
+    Manifest(Arc<[u8]>),
+    /// Asks for coins of a snapshot.
+    GetCoins(CoinRange),
+    /// The coins, in their fixed-width form.
+    Coins {
+        /// Which.
+        range: CoinRange,
+        /// As many elements as the range has coins.
+        coins: Vec<u8>,
+    },
 }
 
 impl Message {
@@ -113,6 +135,12 @@ impl Message {
             Self::NotFound(_) => kind::NOT_FOUND,
             Self::FeeFilter(_) => kind::FEE_FILTER,
             Self::SendCompact(_) => kind::SEND_COMPACT,
+            Self::GetSnapshot => kind::GET_SNAPSHOT,
+            Self::Snapshot { .. } => kind::SNAPSHOT,
+            Self::GetManifest(_) => kind::GET_MANIFEST,
+            Self::Manifest(_) => kind::MANIFEST,
+            Self::GetCoins(_) => kind::GET_COINS,
+            Self::Coins { .. } => kind::COINS,
         }
     }
 
@@ -166,6 +194,20 @@ pub mod kind {
     pub const FEE_FILTER: u8 = 19;
     /// `SendCompact`.
     pub const SEND_COMPACT: u8 = 20;
+    /// `GetSnapshot`.
+    pub const GET_SNAPSHOT: u8 = 21;
+    /// `Snapshot`.
+    pub const SNAPSHOT: u8 = 22;
+    /// `GetManifest`.
+    pub const GET_MANIFEST: u8 = 23;
+    /// `Manifest`.
+    pub const MANIFEST: u8 = 24;
+    /// `GetCoins`.
+    pub const GET_COINS: u8 = 25;
+    /// `Coins`.
+    pub const COINS: u8 = 26;
+    /// The highest number of this version.
+    pub const LAST: u8 = COINS;
 
     /// A kind's name; `unknown` for those of later versions.
     pub const fn name(kind: u8) -> &'static str {
@@ -191,6 +233,12 @@ pub mod kind {
             NOT_FOUND => "notfound",
             FEE_FILTER => "feefilter",
             SEND_COMPACT => "sendcompact",
+            GET_SNAPSHOT => "getsnapshot",
+            SNAPSHOT => "snapshot",
+            GET_MANIFEST => "getmanifest",
+            MANIFEST => "manifest",
+            GET_COINS => "getcoins",
+            COINS => "coins",
             _ => "unknown",
         }
     }

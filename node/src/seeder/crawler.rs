@@ -365,7 +365,13 @@ impl Crawler {
             | Message::BlockTransactions(_)
             | Message::NotFound(_)
             | Message::FeeFilter(_)
-            | Message::SendCompact(_) => {}
+            | Message::SendCompact(_)
+            | Message::GetSnapshot
+            | Message::Snapshot { .. }
+            | Message::GetManifest(_)
+            | Message::Manifest(_)
+            | Message::GetCoins(_)
+            | Message::Coins { .. } => {}
         }
     }
 

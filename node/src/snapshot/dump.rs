@@ -34,6 +34,11 @@ pub struct Dumped {
 
 /// Writes the coins after the active chain's block at `base` to a new file at `path`, complete or not at all.
 pub fn dump(view: &View, base: Height, path: &Path) -> Result<Dumped, LoadError> {
+    dump_while(view, base, path, &|| true)
+}
+
+/// The same, for as long as `wanted`.
+pub fn dump_while(view: &View, base: Height, path: &Path, wanted: &dyn Fn() -> bool) -> Result<Dumped, LoadError> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: std::io::Error| LoadError::File { path: path.clone(), reason: error.to_string() }
@@ -43,7 +48,7 @@ pub fn dump(view: &View, base: Height, path: &Path) -> Result<Dumped, LoadError>
     let next = base.next().ok_or_else(unknown)?;
     let next = view.hash_at(next)?.ok_or_else(unknown)?;
     let block = view.block(&next)?.ok_or_else(unknown)?;
-    let (mut coins, changes) = taken_back(view, base)?;
+    let (mut coins, changes) = taken_back(view, base, wanted)?;
     let leaves: Vec<_> = std::iter::once(block.coinbase.wtxid())
         .chain(block.transactions.iter().map(setara_core::transaction::Transaction::wtxid))
         .collect();
@@ -61,7 +66,7 @@ pub fn dump(view: &View, base: Height, path: &Path) -> Result<Dumped, LoadError>
     let incomplete = PathBuf::from(format!("{}.incomplete", path.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(true).open(&incomplete);
     let mut file = BufWriter::with_capacity(BUFFER_BYTES, file.map_err(failed(&incomplete))?);
-    let written = write(&mut file, view, &manifest, changes, &failed(&incomplete));
+    let written = write(&mut file, view, &manifest, changes, &failed(&incomplete), wanted);
     let done = written.and_then(|count| {
         file.flush().and_then(|()| file.get_ref().sync_all()).map_err(failed(&incomplete))?;
         std::fs::rename(&incomplete, path).map_err(failed(path))?;
@@ -80,11 +85,18 @@ pub fn dump(view: &View, base: Height, path: &Path) -> Result<Dumped, LoadError>
 type Changes = BTreeMap<OutPoint, Option<Coin>>;
 
 /// The lattice after `base`, and every coin that differs between there and the view: `None` of one that was not yet.
-fn taken_back(view: &View, base: Height) -> Result<(setara_core::lattice::Lattice, Changes), LoadError> {
+fn taken_back(
+    view: &View,
+    base: Height,
+    wanted: &dyn Fn() -> bool,
+) -> Result<(setara_core::lattice::Lattice, Changes), LoadError> {
     let mut lattice = view.lattice()?;
     let mut changes = Changes::new();
     let mut height = view.tip.height();
     while height > base {
+        if !wanted() {
+            return Err(LoadError::Stopped);
+        }
         let hash = view.hash_at(height)?.ok_or_else(|| StoreError::corrupt(format!("height {height} is missing")))?;
         let gone = || LoadError::Base(format!("undo data of block {hash} at height {height} have been deleted"));
         let delta = view.undo(&hash)?.ok_or_else(gone)?;
@@ -110,12 +122,14 @@ fn write(
     manifest: &Manifest,
     changes: Changes,
     failed: &dyn Fn(std::io::Error) -> LoadError,
+    wanted: &dyn Fn() -> bool,
 ) -> Result<u64, LoadError> {
     let failed = |error| failed(error);
     file::write_head(file, manifest).map_err(failed)?;
-    let mut count = 0;
+    let (mut count, mut left) = (0, 0);
     for coin in (Merged { stored: view.iterate_coins().peekable(), changed: changes.into_iter().peekable() }) {
         let (outpoint, coin) = coin?;
+        file::go_on(&mut left, wanted)?;
         file.write_all(&element(&outpoint, &coin)).map_err(failed)?;
         count += 1;
     }

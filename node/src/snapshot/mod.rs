@@ -5,20 +5,27 @@
 //!  loadtxoutset: file ─► manifest held against headers ─► every bucket against its leaf ─► chain, one switch at the end
 //!                                                                                           │
 //!                                        history.rs: a second chain from genesis to the base ◄┘ verifies all of it
+//!
+//!  serve.rs: one file, renewed every day ─► offer.rs ─► peers (p2p/brain/snapshots/) ─► fetched.rs: checked buckets ─► chain
 //! ```
 //!
 //! What is checked of a snapshot, and why that is enough to begin with, is in `setara_core::snapshot`; how the chain takes
 //! it, in `chain/adopt.rs`. The file's layout is in docs/snapshots.md.
 
 mod dump;
+mod fetched;
 mod file;
 pub mod history;
+mod offer;
+pub mod serve;
 
 #[cfg(test)]
 mod tests;
 
-pub use dump::{Dumped, dump};
-pub use file::SnapshotFile;
+pub use dump::{Dumped, dump, dump_while};
+pub use fetched::{Fetched, Held};
+pub use file::{MANIFEST_BYTES_MAX, SnapshotFile, check_manifest};
+pub use offer::Offer;
 
 use crate::chain::SubmitError;
 use crate::store::StoreError;
@@ -86,6 +93,9 @@ pub enum LoadError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Whoever wanted it does not any longer.
+    #[error("stopped")]
+    Stopped,
 }
 
 /// Holds all coins against a manifest that has been checked, and hands each to `take`.

@@ -131,6 +131,8 @@ impl Node {
                 bootstrap: self.bootstrap.clone(),
                 minimum_chain_work: setara_core::pow::Work::ZERO,
                 onion: false,
+                snapshot: false,
+                download_bytes: setara_node::p2p::limits::DOWNLOAD_WINDOW_BYTES,
             };
             let memory = Memory { addresses: self.addresses.clone(), anchors: None, bans: None };
             let brain = Brain::new(options, memory, world.rng.random());
@@ -283,7 +285,8 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.log(&format!("node {id} ends {}: {}", peer.0, named(&ending)));
                 world.cut(nodes, id, peer);
             }
-            Action::Blame(..) | Action::Save => {}
+            // Nobody here serves a snapshot or wants one.
+            Action::Blame(..) | Action::Save | Action::SendSnapshot(..) | Action::Snapshot(_) => {}
             Action::Dial(dial) => world.dial(id, life, dial.address, dial.link),
             Action::SendGenesis(peer) => world.send(nodes, id, peer, Message::Genesis(Vec::new()).encode()),
             Action::SendBlock(peer, hash) => {

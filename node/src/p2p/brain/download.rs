@@ -14,7 +14,6 @@ mod peers;
 use super::interface::{Action, Desk, Ending, PeerId};
 use super::penalty::{self, BlockSource};
 use crate::chain::{Accepted, HeaderPoint, SubmitError};
-use crate::p2p::limits::DOWNLOAD_WINDOW_BYTES;
 use fill::Window;
 use peers::Source;
 use setara_core::block::Header;
@@ -64,20 +63,18 @@ pub struct Download {
     submitted_bytes: u64,
     resting: BTreeMap<BlockHash, Duration>,
     window: Window,
+    /// Bytes of bodies asked for, held or before the chain.
+    bytes_max: u64,
     /// The lowest missing body, and since when it holds up everything.
     stalled: Option<(BlockHash, Duration)>,
     stall_timeout: Duration,
-}
-
-impl Default for Download {
-    fn default() -> Self {
-        Self::new()
-    }
+    /// Nothing is asked for.
+    paused: bool,
 }
 
 impl Download {
-    /// With no peer.
-    pub fn new() -> Self {
+    /// With no peer, and with so many bytes of bodies asked for or here at a time.
+    pub fn new(bytes_max: u64) -> Self {
         Self {
             peers: BTreeMap::new(),
             flights: BTreeMap::new(),
@@ -87,9 +84,16 @@ impl Download {
             submitted_bytes: 0,
             resting: BTreeMap::new(),
             window: Window::default(),
+            bytes_max,
             stalled: None,
             stall_timeout: STALL_MIN,
+            paused: false,
         }
+    }
+
+    /// Asks for nothing from now on, or again: while a snapshot of the coins is fetched, no body below it is wanted.
+    pub const fn set_paused(&mut self, paused: bool) {
+        self.paused = paused;
     }
 
     /// A peer that serves bodies from height `serves.0` on finished its `Hello`. The upper end is not used: it was true
@@ -169,10 +173,10 @@ impl Download {
             }
         }
         self.release(desk);
-        if self.held_bytes > DOWNLOAD_WINDOW_BYTES {
+        if self.held_bytes > self.bytes_max {
             self.drop_lost();
         }
-        while self.held_bytes > DOWNLOAD_WINDOW_BYTES {
+        while self.held_bytes > self.bytes_max {
             let Some(((_, hash), held)) = self.held.pop_last() else { break };
             // Or it would be asked for at once, and come, and be dropped again.
             self.resting.insert(hash, desk.monotonic() + DROPPED_FOR);

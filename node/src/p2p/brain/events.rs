@@ -52,6 +52,7 @@ impl Parts {
             network: desk.chain.network(),
             link,
             serves: serves(desk),
+            snapshot: self.serving.is_offered(),
             nonce: peer.nonce,
             listen_port: self.options.listen_port,
             time: desk.now.unix_seconds,
@@ -158,6 +159,7 @@ impl Parts {
             self.download.peer_ready(id, serves);
         }
         self.blocks.peer_ready(id, link, bits);
+        self.serving.peer_ready(id, link);
         self.relay.peer_ready(desk, id, link, relay && bits & services::TRANSACTIONS != 0);
         // Its neighbours must not show through a link that exchanges blocks only.
         if matches!(link, Link::OutboundFull | Link::Manual) {
@@ -248,7 +250,7 @@ impl Parts {
                     .iter()
                     .filter_map(|reference| match reference {
                         Reference::Block(hash) => Some(*hash),
-                        Reference::Transaction(_) | Reference::Parent(_) => None,
+                        Reference::Transaction(_) | Reference::Parent(_) | Reference::Snapshot(_) => None,
                     })
                     .collect();
                 blocks.iter().for_each(|hash| peer.answered_block(hash));
@@ -256,9 +258,16 @@ impl Parts {
                 self.blocks.on_not_found(desk, id, &references);
                 self.download.on_not_found(desk, id, &blocks);
                 self.history.on_not_found(desk, id, &blocks);
+                self.snapshots_not_found(desk, id, &references);
             }
             Message::FeeFilter(rate) => self.relay.on_fee_filter(id, rate),
             Message::SendCompact(wanted) => self.blocks.on_send_compact(id, wanted),
+            about @ (Message::GetSnapshot
+            | Message::Snapshot { .. }
+            | Message::GetManifest(_)
+            | Message::Manifest(_)
+            | Message::GetCoins(_)
+            | Message::Coins { .. }) => self.snapshot_message(desk, id, about),
         }
     }
 
@@ -361,6 +370,13 @@ impl Parts {
     fn note_syncing(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
         let headers = desk.chain.headers();
+        if self.fetch.is_busy() {
+            // Bodies are not asked for, so nobody withholds them.
+            self.awaited = None;
+            self.relay.set_syncing(true);
+            self.blocks.set_syncing(true);
+            return;
+        }
         let lowest = headers.missing_bodies(&headers.best().point().hash, 1, 1).first().map(|missing| missing.hash);
         if self.awaited.is_none_or(|(hash, _)| Some(hash) != lowest) {
             self.awaited = lowest.map(|hash| (hash, now));
@@ -395,6 +411,8 @@ impl Parts {
         self.sync.peer_gone(desk, id);
         self.download.peer_gone(desk, id);
         self.history.peer_gone(desk, id);
+        self.serving.peer_gone(id, &mut self.blocks);
+        self.fetch.peer_gone(desk, id);
         self.blocks.peer_gone(desk, id);
         self.relay.peer_gone(id);
     }
@@ -436,6 +454,7 @@ impl Parts {
         // The operator may have spoken against a branch as well.
         self.revise(desk);
         self.sync.tick(desk);
+        self.tick_snapshots(desk);
         self.download.tick(desk);
         self.tick_history(desk);
         self.blocks.tick(desk);
@@ -462,6 +481,9 @@ impl Parts {
 
     /// A line for whoever waits for the node to catch up.
     fn tell_progress(&self, desk: &Desk<'_>) {
+        if self.tell_fetch_progress(desk) {
+            return;
+        }
         let progress = self.sync.progress(desk);
         if progress.stage == SyncStage::Done {
             return;

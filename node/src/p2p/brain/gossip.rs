@@ -1,14 +1,14 @@
 //! Addresses between peers, bans, and outgoing connections: what the parts for them are asked, and when.
 
 use super::bans::Subnet;
-use super::greeting::serves;
+use super::greeting::{own_services, serves};
 use super::interface::{Action, Desk, Ending, Link, PeerId};
 use super::outbound::Connection;
 use super::peer::Peer;
 use super::penalty::Offence;
 use super::{Parts, addresses};
 use crate::p2p::limits::ADDRESSES_MAX;
-use crate::p2p::message::{AddressRecord, Message, PeerAddress, Serves, services};
+use crate::p2p::message::{AddressRecord, Message, PeerAddress, Serves};
 use rand::RngExt;
 use std::time::Duration;
 
@@ -28,15 +28,15 @@ impl Parts {
         }
     }
 
-    fn ask_who_serves(&mut self, desk: &mut Desk<'_>, id: PeerId, height: u32) {
+    fn ask_who_serves(&mut self, desk: &mut Desk<'_>, id: PeerId, what: Serves) {
         self.gossip.entry(id).or_insert_with(|| addresses::AddressPeer::new(desk.now)).asked();
-        desk.send(id, Message::GetAddresses(Serves::Height(height)));
+        desk.send(id, Message::GetAddresses(what));
     }
 
     /// A peer is new: while somebody is looked for, it is asked at once, so that the search goes from hop to hop.
     pub(super) fn go_on_finding(&mut self, desk: &mut Desk<'_>, id: PeerId) {
-        if let Some(height) = self.outbound.looking_for(desk.monotonic()) {
-            self.ask_who_serves(desk, id, height);
+        if let Some(what) = self.outbound.looking_for(desk.monotonic()) {
+            self.ask_who_serves(desk, id, what);
         }
     }
 
@@ -135,7 +135,7 @@ impl Parts {
             self.next_own = Some(next + jitter);
             self.tell_own(desk);
         }
-        self.find_old_bodies(desk);
+        self.find(desk);
     }
 
     /// Where others reach this node: what the operator said, and what the router forwards.
@@ -170,7 +170,7 @@ impl Parts {
     /// This node's own addresses as peers are told them.
     fn own_records(&self, desk: &Desk<'_>) -> Vec<AddressRecord> {
         let time = u32::try_from(desk.now.unix_seconds).unwrap_or(u32::MAX);
-        let services = services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS;
+        let services = own_services(self.serving.is_offered());
         let serves = serves(desk);
         let record = |address| AddressRecord { address, services, serves, time };
         self.own_addresses().into_iter().map(record).collect()
@@ -195,15 +195,14 @@ impl Parts {
         }
     }
 
-    /// Step "find": the lowest missing body is served by none of our peers, so all of them are asked who has it, and
-    /// those whom they name are dialled as any others are.
-    fn find_old_bodies(&mut self, desk: &mut Desk<'_>) {
+    /// Step "find": the lowest missing body, or a snapshot that is wanted, is served by none of our peers, so all of them
+    /// are asked who has it, and those whom they name are dialled as any others are.
+    fn find(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
-        let best = desk.chain.headers().best().point().hash;
-        let missing = desk.chain.headers().missing_bodies(&best, 1, 1).pop();
-        let missing = missing
-            .filter(|missing| !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing));
-        let missing = missing.or_else(|| self.history.nobody_has(desk));
+        let missing = match self.fetch.is_busy() {
+            true => self.fetch.needs_server(now).then_some(Serves::Snapshot),
+            false => self.missing_body(desk).map(Serves::Height),
+        };
         let Some(missing) = missing else {
             self.next_find = None;
             return;
@@ -212,14 +211,26 @@ impl Parts {
             return;
         }
         self.next_find = Some(now + FIND_INTERVAL);
-        let height = missing.height.get();
-        tracing::info!(height, "no peer serves this block; asking who does");
+        match missing {
+            Serves::Height(height) => tracing::info!(height, "no peer serves this block; asking who does"),
+            Serves::Snapshot | Serves::Any => tracing::info!("no peer serves a snapshot; asking who does"),
+        }
         let ready = self.peers.values().filter(|peer| peer.is_ready() && peer.link.relays_blocks());
         let ready: Vec<PeerId> = ready.map(|peer| peer.id).collect();
         for id in ready {
-            self.ask_who_serves(desk, id, height);
+            self.ask_who_serves(desk, id, missing);
         }
-        self.outbound.look_for(height, desk.monotonic());
+        self.outbound.look_for(missing, now);
+    }
+
+    /// The height of the lowest missing body, if no peer has it.
+    fn missing_body(&mut self, desk: &mut Desk<'_>) -> Option<u32> {
+        let best = desk.chain.headers().best().point().hash;
+        let missing = desk.chain.headers().missing_bodies(&best, 1, 1).pop();
+        let missing = missing
+            .filter(|missing| !self.download.is_expected(&missing.hash) && !self.download.has_source(desk, missing));
+        let missing = missing.or_else(|| self.history.nobody_has(desk));
+        missing.map(|missing| missing.height.get())
     }
 }
 

@@ -22,6 +22,12 @@ pub fn serves(desk: &Desk<'_>) -> (u32, u32) {
     (view.bodies_from().get().min(tip), tip)
 }
 
+/// What a node serves, in bits.
+pub const fn own_services(snapshot: bool) -> u64 {
+    let always = services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS;
+    if snapshot { always | services::SNAPSHOTS } else { always }
+}
+
 /// What this node says of itself.
 pub struct Introduction<'a> {
     /// Software and version.
@@ -32,6 +38,8 @@ pub struct Introduction<'a> {
     pub link: Link,
     /// Heights of which bodies can be had here.
     pub serves: (u32, u32),
+    /// Whether a snapshot of the coins can be had here.
+    pub snapshot: bool,
     /// Random, remembered to know oneself.
     pub nonce: u64,
     /// Where this node listens, or 0.
@@ -49,7 +57,7 @@ impl Introduction<'_> {
         Hello {
             version: PROTOCOL_VERSION,
             agent: self.agent.to_owned(),
-            services: services::BLOCKS | services::TRANSACTIONS | services::COMPACT_BLOCKS,
+            services: own_services(self.snapshot),
             fork_id: fork_id(self.network),
             serves: self.serves,
             nonce: self.nonce,
@@ -111,6 +119,7 @@ mod tests {
             network: &network,
             link,
             serves: (0, 7),
+            snapshot: false,
             nonce: 1,
             listen_port: 0,
             time: 5,

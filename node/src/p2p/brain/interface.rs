@@ -1,9 +1,11 @@
 //! What goes into the brain and what comes out: events and actions. The shell and the simulator are its two callers.
 
 use super::penalty::Offence;
+use super::snapshots::{SnapshotJob, SnapshotNews, SnapshotPart};
 use crate::chain::{Accepted, ChainHandle, HeadersTaken, Now, SubmitError};
 use crate::mempool::{Mempool, MempoolError};
 use crate::p2p::message::{Message, PeerAddress};
+use crate::snapshot::Offer;
 use rand::rngs::StdRng;
 use setara_core::block::Header;
 use setara_core::hash::{BlockHash, TxId, WtxId};
@@ -144,6 +146,15 @@ pub enum Event {
         /// The verdict.
         result: Result<Accepted, SubmitError>,
     },
+    /// What is served of a snapshot of the coins from now on.
+    SnapshotOffered(Option<Arc<Offer>>),
+    /// The shell has read and queued what a `SendSnapshot` asked for.
+    SnapshotSent {
+        /// For whom.
+        peer: PeerId,
+    },
+    /// What became of a `Snapshot` job.
+    Snapshot(SnapshotNews),
     /// The mempool judged transactions.
     TransactionsTaken(Vec<TransactionVerdict>),
     /// The chain has a new view.
@@ -209,6 +220,8 @@ pub enum Action {
     SendBlockTransactions(PeerId, BlockHash, Vec<u32>),
     /// Read a block from the store and send it compactly.
     SendCompactBlock(PeerId, BlockHash),
+    /// Read a part of the snapshot that is served and send it, or `NotFound`.
+    SendSnapshot(PeerId, Arc<Offer>, SnapshotPart),
     /// Send the genesis file.
     SendGenesis(PeerId),
     /// End a connection once what was sent before is on its way.
@@ -239,6 +252,8 @@ pub enum Action {
         /// Its encoding.
         bytes: Arc<[u8]>,
     },
+    /// Do this for a snapshot that is being fetched, in the order given; `Snapshot` answers.
+    Snapshot(SnapshotJob),
     /// Give transactions to the mempool; `TransactionsTaken` answers.
     SubmitTransactions(PeerId, Vec<Transaction>),
     /// Give a parent and its child to the mempool as one package; `TransactionsTaken` answers with both verdicts.

@@ -6,6 +6,7 @@
 //!                  ├─► download     bodies from all peers at once
 //!                  ├─► blocks       new blocks, compact
 //!                  ├─► relay        transactions: requests, orphans, rejects
+//!                  ├─► snapshots    coins of a day ago: given to others, and taken from them
 //!                  ├─► addresses    who else is there; outbound: whom to dial; eviction; bans
 //!                  └─► penalty      what follows from what a peer did
 //!            ◄── Action
@@ -34,6 +35,7 @@ pub mod private;
 pub mod rejects;
 pub mod relay;
 pub mod requests;
+pub mod snapshots;
 pub mod sync;
 
 #[cfg(test)]
@@ -56,6 +58,7 @@ use rand::rngs::StdRng;
 use relay::TransactionRelay;
 use setara_core::hash::BlockHash;
 use setara_core::pow::Work;
+use snapshots::{SnapshotFetch, SnapshotServing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 use sync::{HeaderSync, SyncOptions};
@@ -90,6 +93,10 @@ pub struct BrainOptions {
     pub upload_target: Option<u64>,
     /// Whether dials go through a proxy: then onion addresses can be reached.
     pub onion: bool,
+    /// Whether a new chain is to begin with a snapshot of the coins.
+    pub snapshot: bool,
+    /// Bytes of bodies asked for or waiting for the chain, at most.
+    pub download_bytes: u64,
 }
 
 /// What earlier runs left, as bytes of files.
@@ -180,6 +187,10 @@ pub struct Parts {
     pub download: Download,
     /// Bodies behind a snapshot.
     pub history: HistoryDownload,
+    /// The snapshot that others may have.
+    serving: SnapshotServing,
+    /// The snapshot that the chain is to begin with.
+    fetch: SnapshotFetch,
     /// Transactions.
     pub relay: TransactionRelay,
     /// New blocks.
@@ -243,8 +254,10 @@ impl Parts {
             bans: bans.unwrap_or_default(),
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
-            download: Download::new(),
-            history: HistoryDownload::default(),
+            download: Download::new(options.download_bytes),
+            history: HistoryDownload::new(options.download_bytes),
+            serving: SnapshotServing::default(),
+            fetch: SnapshotFetch::new(options.snapshot),
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(options.upload_target),
             private: PrivateBroadcast::default(),
@@ -289,6 +302,12 @@ impl Parts {
             Event::HeadersTaken { peer, result } => self.headers_taken(desk, peer, &result),
             Event::BlockTaken { peer, hash, result } => self.block_taken(desk, peer, hash, &result),
             Event::HistoryTaken { peer, hash, result } => self.history.on_block_taken(desk, peer, hash, &result),
+            Event::SnapshotOffered(offer) => self.serving.set_offer(offer),
+            Event::SnapshotSent { peer } => self.serving.sent(desk, &mut self.blocks, peer),
+            Event::Snapshot(news) => {
+                self.fetch.on_news(desk, news);
+                self.download.set_paused(self.fetch.is_busy());
+            }
             Event::TransactionsTaken(verdicts) => self.transactions_taken(desk, verdicts),
             Event::TipChanged => self.tip_changed(desk),
             Event::MempoolGrew(transactions) => {

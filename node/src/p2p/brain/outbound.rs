@@ -17,9 +17,10 @@ use super::bans::Bans;
 use super::interface::{Action, Actions, Dial, Ending, Link, PeerId};
 use crate::chain::Now;
 use crate::p2p::limits::{OUTBOUND_BLOCK_ONLY, OUTBOUND_FULL};
-use crate::p2p::message::{AddressRecord, PeerAddress, services};
+use crate::p2p::message::{AddressRecord, PeerAddress, Serves, services};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -134,8 +135,8 @@ pub struct Outbound {
     next_bootstrap: Duration,
     /// Since when there is no connection.
     alone_since: Option<Duration>,
-    /// A height of which nobody connected has the body, and until when somebody is looked for who has.
-    looking_for: Option<(u32, Duration)>,
+    /// What nobody connected serves, and until when somebody is looked for who does.
+    looking_for: Option<(Serves, Duration)>,
 }
 
 impl Outbound {
@@ -158,14 +159,14 @@ impl Outbound {
         }
     }
 
-    /// Nobody connected has the body at this height: one more connection is made, to somebody who said to have it.
-    pub fn look_for(&mut self, height: u32, now: Duration) {
-        self.looking_for = Some((height, now + LOOKING));
+    /// Nobody connected serves this: one more connection is made, to somebody who said to serve it.
+    pub fn look_for(&mut self, what: Serves, now: Duration) {
+        self.looking_for = Some((what, now + LOOKING));
     }
 
-    /// The height for which somebody is looked for now.
-    pub fn looking_for(&self, now: Duration) -> Option<u32> {
-        self.looking_for.filter(|(_, until)| now < *until).map(|(height, _)| height)
+    /// What somebody is looked for now who serves it.
+    pub fn looking_for(&self, now: Duration) -> Option<Serves> {
+        self.looking_for.filter(|(_, until)| now < *until).map(|(what, _)| what)
     }
 
     /// Whether anything is dialled at all (`setnetworkactive`). The caller ends the connections there are.
@@ -400,13 +401,15 @@ impl Outbound {
         bans: &Bans,
         connections: &[Connection],
     ) -> Option<PeerAddress> {
-        if let (Some(height), Link::OutboundFull) = (self.looking_for(now.monotonic), link) {
-            let serves = |entry: &&Entry| {
-                entry.services & services::BLOCKS != 0 && (entry.serves.0..=entry.serves.1).contains(&height)
-            };
+        // Half of the dials go on as ever: who claims to serve what nobody has must not become all neighbours.
+        let looking = self.looking_for(now.monotonic).filter(|_| link == Link::OutboundFull && rng.random::<bool>());
+        if let Some(what) = looking {
+            let serves = |entry: &&Entry| entry.can_serve(what);
             let fits = |entry: &&Entry| self.fits(&entry.address, link, now, addresses, bans, connections);
-            if let Some(entry) = addresses.entries().filter(serves).find(fits) {
-                return Some(entry.address);
+            let fitting: Vec<PeerAddress> =
+                addresses.entries().filter(serves).filter(fits).map(|entry| entry.address).collect();
+            if let Some(address) = fitting.choose(rng) {
+                return Some(*address);
             }
         }
         if link == Link::OutboundFull && is_lonely(connections) && rng.random::<bool>() {

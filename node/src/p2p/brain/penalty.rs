@@ -5,6 +5,7 @@
 use crate::chain::SubmitError;
 use crate::mempool::{MempoolError, Refusal};
 use setara_core::consensus::Class;
+use setara_core::snapshot::SnapshotError;
 
 /// What follows from an offence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +55,10 @@ pub enum Offence {
     BadAddresses(&'static str),
     /// A request for what cannot be.
     BadRequest(&'static str),
+    /// A snapshot's manifest or coins that are not what work stands behind.
+    BadSnapshot(&'static str),
+    /// Something of a snapshot that nobody asked for.
+    UnwantedSnapshot,
     /// A wrong answer to a ping, or one never asked.
     BadPong,
 }
@@ -74,10 +79,13 @@ impl Offence {
             | Self::BadCompactBlock(_)
             | Self::InvalidTransaction(_)
             | Self::BadAddresses(_)
+            | Self::BadSnapshot(_)
             | Self::BadRequest(_) => Penalty::Discourage,
-            Self::HeadersUnconnecting | Self::LowWork | Self::UnwantedBlock | Self::UnwantedTransaction => {
-                Penalty::Disconnect
-            }
+            Self::HeadersUnconnecting
+            | Self::LowWork
+            | Self::UnwantedBlock
+            | Self::UnwantedTransaction
+            | Self::UnwantedSnapshot => Penalty::Disconnect,
             Self::BadPong => Penalty::None,
         }
     }
@@ -102,6 +110,8 @@ impl Offence {
             Self::UnwantedTransaction => "unwanted-transaction",
             Self::BadAddresses(_) => "bad-addresses",
             Self::BadRequest(_) => "bad-request",
+            Self::BadSnapshot(_) => "bad-snapshot",
+            Self::UnwantedSnapshot => "unwanted-snapshot",
             Self::BadPong => "bad-pong",
         }
     }
@@ -165,4 +175,27 @@ pub const fn of_transaction(error: &MempoolError) -> Option<Offence> {
         Refusal::Invalid => Some(Offence::InvalidTransaction(error.code())),
         Refusal::Known | Refusal::Premature | Refusal::Policy | Refusal::Fault => None,
     }
+}
+
+/// The offence of sending a manifest, or all coins of a bucket, that came out so.
+pub const fn of_snapshot(error: &SnapshotError) -> Option<Offence> {
+    let what = match error {
+        // It may follow another branch, or be ahead.
+        SnapshotError::OffChain { .. } | SnapshotError::Shallow { .. } => return None,
+        SnapshotError::Undecodable(_) => "manifest-undecodable",
+        SnapshotError::WrongNetwork { .. } => "wrong-network",
+        SnapshotError::CoinbaseHeight { .. } => "coinbase-height",
+        SnapshotError::CoinbaseBranch { .. } => "coinbase-branch",
+        SnapshotError::Bucket(_) => "impossible-bucket",
+        SnapshotError::WrongRoot { .. } => "wrong-root",
+        SnapshotError::TooMuch { .. } => "too-much",
+        SnapshotError::Truncated { .. } => "truncated",
+        SnapshotError::Trailing { .. } => "trailing",
+        SnapshotError::BadCoin { .. } => "bad-coin",
+        SnapshotError::OtherBucket { .. } => "other-bucket",
+        SnapshotError::Repeated { .. } => "repeated",
+        SnapshotError::Order { .. } => "order",
+        SnapshotError::WrongCoins { .. } => "wrong-coins",
+    };
+    Some(Offence::BadSnapshot(what))
 }

@@ -149,7 +149,7 @@ impl TransactionRelay {
             match reference {
                 Reference::Transaction(wtxid) => _ = self.requests.answered(peer, Wanted::Wtxid(*wtxid)),
                 Reference::Parent(txid) => _ = self.requests.answered(peer, Wanted::Txid(*txid)),
-                Reference::Block(_) => {}
+                Reference::Block(_) | Reference::Snapshot(_) => {}
             }
         }
         self.request(desk);

@@ -12,7 +12,7 @@ pub mod services {
     pub const TRANSACTIONS: u64 = 1 << 1;
     /// Speaks compact blocks.
     pub const COMPACT_BLOCKS: u64 = 1 << 2;
-    /// Serves a snapshot of the coins (reserved).
+    /// Serves a snapshot of the coins.
     pub const SNAPSHOTS: u64 = 1 << 3;
 }
 
@@ -61,6 +61,21 @@ pub enum Reference {
     Transaction(WtxId),
     /// A transaction, as the parent of an orphan.
     Parent(TxId),
+    /// The snapshot of the coins with this base, or any if it is zero.
+    Snapshot(BlockHash),
+}
+
+/// Coins of a snapshot that follow one another in one bucket: what is asked for and sent at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CoinRange {
+    /// The snapshot's base.
+    pub base: BlockHash,
+    /// The bucket.
+    pub bucket: u8,
+    /// Coins of the bucket before the first.
+    pub first: u32,
+    /// Coins, at least one.
+    pub count: u32,
 }
 
 /// A block as header and short ids. Short ids are the low six bytes of SipHash-2-4 of the wtxid under a key from header

@@ -1,13 +1,14 @@
 //! The one encoding of messages: written and read field by field, every byte accounted for.
 
 use super::{
-    AddressRecord, BlockTransactions, CompactBlock, FRAME_HEAD_BYTES, Hello, Message, NetAddress, PeerAddress,
-    Prefilled, Reference, Serves, kind,
+    AddressRecord, BlockTransactions, CoinRange, CompactBlock, FRAME_HEAD_BYTES, Hello, Message, NetAddress,
+    PeerAddress, Prefilled, Reference, Serves, kind,
 };
 use crate::p2p::limits;
 use setara_core::block::Header;
 use setara_core::codec::{self, Codec};
 use setara_core::hash::{BlockHash, TxId, WtxId};
+use setara_core::lattice::ELEMENT_BYTES;
 use setara_core::limits::HEADER_BYTES;
 use setara_core::transaction::Transaction;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -63,9 +64,18 @@ pub const fn frame_limit(number: u8, max_block_bytes: u64) -> Option<u64> {
         kind::COMPACT_BLOCK | kind::BLOCK_TRANSACTIONS | kind::GET_BLOCK_TRANSACTIONS => {
             max_block_bytes + max_block_bytes / 8 + limits::BLOCK_SLACK_BYTES
         }
+        kind::GET_SNAPSHOT => 0,
+        kind::SNAPSHOT => 4 + 32,
+        kind::GET_MANIFEST => 32,
+        kind::MANIFEST => limits::MANIFEST_BYTES_MAX,
+        kind::GET_COINS => RANGE_BYTES,
+        kind::COINS => RANGE_BYTES + limits::RANGE_COINS_MAX * ELEMENT_BYTES as u64,
         _ => return None,
     })
 }
+
+/// Bytes of a [`CoinRange`].
+const RANGE_BYTES: u64 = 32 + 1 + 4 + 4;
 
 /// Bytes of a frame of an unknown kind, which is read past: as much as the largest message of today on the main network.
 pub const UNKNOWN_FRAME_BYTES_MAX: u64 = 1_000_000;
@@ -95,6 +105,9 @@ impl Message {
             let head = body.first_chunk::<HEADER_BYTES>().ok_or_else(|| undecodable("shorter than a header"))?;
             Header::from_bytes(head).map_err(|_| undecodable("no header"))?;
             return Ok(Self::Block(body.into()));
+        }
+        if number == kind::MANIFEST {
+            return Ok(Self::Manifest(body.into()));
         }
         let mut rest = In { rest: &body, max_block_bytes };
         let message = Self::read(number, &mut rest).map_err(undecodable)?;
@@ -153,11 +166,24 @@ impl Message {
                     Reference::Block(hash) => (0, hash.as_bytes()),
                     Reference::Transaction(hash) => (1, hash.as_bytes()),
                     Reference::Parent(hash) => (2, hash.as_bytes()),
+                    Reference::Snapshot(hash) => (3, hash.as_bytes()),
                 };
                 out.raw(&[tag]);
                 out.raw(hash);
             }),
             Self::SendCompact(wanted) => out.raw(&[u8::from(*wanted)]),
+            Self::GetSnapshot => {}
+            Self::Snapshot { height, base } => {
+                out.u32(*height);
+                out.raw(base.as_bytes());
+            }
+            Self::GetManifest(base) => out.raw(base.as_bytes()),
+            Self::Manifest(bytes) => out.raw(bytes),
+            Self::GetCoins(range) => write_range(out, range),
+            Self::Coins { range, coins } => {
+                write_range(out, range);
+                out.raw(coins);
+            }
         }
     }
 
@@ -206,11 +232,21 @@ impl Message {
                     0 => Reference::Block(rest.block_hash()?),
                     1 => Reference::Transaction(rest.wtxid()?),
                     2 => Reference::Parent(rest.txid()?),
+                    3 => Reference::Snapshot(rest.block_hash()?),
                     _ => return Err("unknown reference"),
                 })
             })?),
             kind::FEE_FILTER => Self::FeeFilter(rest.u64()?),
             kind::SEND_COMPACT => Self::SendCompact(rest.bool()?),
+            kind::GET_SNAPSHOT => Self::GetSnapshot,
+            kind::SNAPSHOT => Self::Snapshot { height: rest.u32()?, base: rest.block_hash()? },
+            kind::GET_MANIFEST => Self::GetManifest(rest.block_hash()?),
+            kind::GET_COINS => Self::GetCoins(read_range(rest)?),
+            kind::COINS => {
+                let range = read_range(rest)?;
+                let coins = rest.take(range.count as usize * ELEMENT_BYTES)?.to_vec();
+                Self::Coins { range, coins }
+            }
             _ => return Err("unknown kind"),
         })
     }
@@ -368,6 +404,22 @@ fn ascending<'a>(indexes: impl Iterator<Item = &'a u32>) -> Read<()> {
         last = Some(*index);
     }
     Ok(())
+}
+
+fn write_range(out: &mut Out, range: &CoinRange) {
+    out.raw(range.base.as_bytes());
+    out.raw(&[range.bucket]);
+    out.u32(range.first);
+    out.u32(range.count);
+}
+
+fn read_range(rest: &mut In<'_>) -> Read<CoinRange> {
+    let range = CoinRange { base: rest.block_hash()?, bucket: rest.u8()?, first: rest.u32()?, count: rest.u32()? };
+    if range.count == 0 || u64::from(range.count) > limits::RANGE_COINS_MAX {
+        return Err("no coins, or too many");
+    }
+    range.first.checked_add(range.count).ok_or("coins past all numbers")?;
+    Ok(range)
 }
 
 fn write_hello(out: &mut Out, hello: &Hello) {

@@ -6,6 +6,7 @@ use crate::testing::{ChainBuilder, address, coins, funded_network};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use setara_core::codec;
+use setara_core::lattice::ELEMENT_BYTES;
 use std::net::Ipv4Addr;
 
 const BLOCK_BYTES: u64 = 4_000_000;
@@ -70,7 +71,17 @@ fn samples() -> Vec<Message> {
         Message::NotFound(vec![Reference::Block(block.hash()), Reference::Transaction(wtxid)]),
         Message::FeeFilter(1_000),
         Message::SendCompact(true),
+        Message::GetSnapshot,
+        Message::Snapshot { height: 70_000, base: block.hash() },
+        Message::GetManifest(block.hash()),
+        Message::Manifest(vec![5; 300].into()),
+        Message::GetCoins(range(block.hash(), 7, 2)),
+        Message::Coins { range: range(block.hash(), 7, 2), coins: vec![9; 2 * ELEMENT_BYTES] },
     ]
+}
+
+fn range(base: BlockHash, first: u32, count: u32) -> CoinRange {
+    CoinRange { base, bucket: 200, first, count }
 }
 
 fn decode(frame: &[u8]) -> Result<Message, MessageError> {
@@ -80,14 +91,14 @@ fn decode(frame: &[u8]) -> Result<Message, MessageError> {
 #[test]
 fn every_kind_reads_as_it_was_written_and_only_so() {
     let samples = samples();
-    assert_eq!(samples.iter().map(Message::kind).collect::<Vec<_>>(), (0..=kind::SEND_COMPACT).collect::<Vec<_>>());
+    assert_eq!(samples.iter().map(Message::kind).collect::<Vec<_>>(), (0..=kind::LAST).collect::<Vec<_>>());
     for message in samples {
         let frame = message.encode();
         let length = u32::from_le_bytes([frame[1], frame[2], frame[3], 0]) as usize;
         assert_eq!(length, frame.len() - FRAME_HEAD_BYTES, "{}", message.name());
         assert_eq!(decode(&frame).as_ref(), Ok(&message));
-        // A block is judged by its header here, and whole by the chain.
-        if message.kind() == kind::BLOCK {
+        // A block is judged by its header here, and whole by the chain; a manifest by whoever asked for it.
+        if matches!(message.kind(), kind::BLOCK | kind::MANIFEST) {
             continue;
         }
         for end in FRAME_HEAD_BYTES..frame.len() {
@@ -106,6 +117,15 @@ fn golden_bytes_of_the_small_ones() {
         (Message::GetAddresses(Serves::Any), "0501000000".to_owned()),
         (Message::GetAddresses(Serves::Height(258)), "050500000102010000".to_owned()),
         (Message::SendCompact(true), "1401000001".to_owned()),
+        (Message::GetSnapshot, "15000000".to_owned()),
+        (
+            Message::GetCoins(range(BlockHash::from_bytes([0xcd; 32]), 258, 6_000)),
+            "19290000".to_owned() + &"cd".repeat(32) + "c8" + "02010000" + "70170000",
+        ),
+        (
+            Message::NotFound(vec![Reference::Snapshot(BlockHash::ZERO)]),
+            "122500000100000003".to_owned() + &"00".repeat(32),
+        ),
         (Message::Announce(vec![WtxId::from_bytes([0xab; 32])]), "0924000001000000".to_owned() + &"ab".repeat(32)),
     ];
     for (message, bytes) in golden {
@@ -155,6 +175,22 @@ fn what_may_not_be_is_refused() {
     refused(&[kind::SEND_COMPACT, 1, 0, 0, 2], "a third truth");
     refused(&[kind::GET_ADDRESSES, 1, 0, 0, 9], "an unknown thing to serve");
     refused(&frame(&Message::GetBlocks(vec![BlockHash::ZERO; limits::REQUESTED_BLOCKS_MAX as usize + 1])), "too many");
+    let coins_max = limits::RANGE_COINS_MAX as u32;
+    for (first, count, what) in [
+        (0, 0, "no coins"),
+        (0, coins_max + 1, "more coins than a message holds"),
+        (u32::MAX, 1, "a coin past all numbers"),
+    ] {
+        let range = range(BlockHash::ZERO, first, count);
+        refused(&frame(&Message::GetCoins(range)), what);
+        refused(&frame(&Message::Coins { range, coins: vec![0; count as usize * ELEMENT_BYTES] }), what);
+    }
+    let two = range(BlockHash::ZERO, 0, 2);
+    for bytes in [0, ELEMENT_BYTES, 2 * ELEMENT_BYTES - 1, 2 * ELEMENT_BYTES + 1, 3 * ELEMENT_BYTES] {
+        refused(&frame(&Message::Coins { range: two, coins: vec![0; bytes] }), "other coins than it says");
+    }
+    let long = Message::decode(kind::MANIFEST, vec![0; limits::MANIFEST_BYTES_MAX as usize + 1], BLOCK_BYTES);
+    assert!(matches!(long, Err(MessageError::TooLong { .. })), "a manifest without end");
     let Message::Hello(mut hello) = samples().remove(0) else { panic!("a hello comes first") };
     hello.agent = "\u{1b}[2J".to_owned();
     refused(&frame(&Message::Hello(hello)), "an agent that moves the cursor");
@@ -194,6 +230,11 @@ fn limits_hold_what_may_be_sent() {
         },
         Message::NotFound(vec![Reference::Parent(TxId::ZERO); limits::REQUESTED_TRANSACTIONS_MAX as usize]),
         Message::Genesis(vec![0; limits::GENESIS_BYTES_MAX as usize]),
+        Message::Manifest(vec![0; limits::MANIFEST_BYTES_MAX as usize].into()),
+        Message::Coins {
+            range: range(BlockHash::ZERO, 0, limits::RANGE_COINS_MAX as u32),
+            coins: vec![0; limits::RANGE_COINS_MAX as usize * ELEMENT_BYTES],
+        },
     ];
     for message in largest {
         assert_eq!(decode(&message.encode()), Ok(message.clone()), "{}", message.name());

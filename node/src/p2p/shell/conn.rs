@@ -12,8 +12,10 @@ use crate::chain::{ChainHandle, View};
 use crate::clock::Clock;
 use crate::p2p::brain::interface::{Ending, Event, PeerId};
 use crate::p2p::brain::penalty::Offence;
+use crate::p2p::brain::snapshots::SnapshotPart;
 use crate::p2p::limits::NOISE_TIMEOUT;
 use crate::p2p::message::{BlockTransactions, CompactBlock, Message, Reference, kind};
+use crate::snapshot::Offer;
 use crate::store::StoreError;
 use parking_lot::Mutex;
 use setara_core::block::Block;
@@ -30,8 +32,9 @@ use tokio::time::{sleep, timeout};
 const READ_BYTES: usize = 64 << 10;
 /// Bytes gathered before they are written, so that small frames share a packet.
 const WRITE_BYTES: usize = 64 << 10;
-/// Bytes of messages decoded but not yet seen by the brain, all peers together, in KiB: a few of the largest blocks.
-pub const INBOUND_KIB_MAX: usize = 48 << 10;
+/// Bytes of messages decoded but not yet seen by the brain, all peers together, as a part of those of the bodies that may be
+/// on their way: 48 MiB of 64, a few of the largest blocks.
+const INBOUND_PARTS: (u64, u64) = (3, 4);
 /// Messages of one peer that the brain has not seen: each may be answered with a hundred kilobytes before anyone notices that
 /// the peer takes nothing; fewer would make the peer wait for the brain's turn too often.
 const UNSEEN_MAX: usize = 8;
@@ -122,6 +125,22 @@ pub struct Inbound {
     pub permits: Option<[OwnedSemaphorePermit; 2]>,
 }
 
+/// KiB that are free, of so many.
+#[derive(Clone)]
+pub struct Room {
+    free: Arc<Semaphore>,
+    kib: u32,
+}
+
+impl Room {
+    /// For what waits for the brain, where so many bytes of bodies may be on their way.
+    pub fn beside(download_bytes: u64) -> Self {
+        let kib = download_bytes / INBOUND_PARTS.1 * INBOUND_PARTS.0 / 1_024;
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).max(1);
+        Self { free: Arc::new(Semaphore::new(kib as usize)), kib }
+    }
+}
+
 /// What every connection needs of the node.
 #[derive(Clone)]
 pub struct Office {
@@ -131,8 +150,8 @@ pub struct Office {
     pub clock: Arc<dyn Clock>,
     /// To the brain.
     pub events: mpsc::Sender<Inbound>,
-    /// Bounds what waits for the brain.
-    pub memory: Arc<Semaphore>,
+    /// Bounds what waits for the brain, in KiB.
+    pub memory: Room,
     /// The genesis file as it is given to others.
     pub genesis: Arc<[u8]>,
     /// Of all connections together.
@@ -255,9 +274,11 @@ impl Connection {
 
     /// Hands a message over when there is room for it and the peer has a turn; whether anybody still listens.
     async fn tell(&self, event: Event, bytes: usize, turns: &Arc<Semaphore>) -> bool {
-        let kib = (bytes / 1_024 + 1).min(INBOUND_KIB_MAX) as u32;
+        let room = &self.office.memory;
+        // What is larger than all of it has it to itself.
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX).min(room.kib);
         let Ok(turn) = turns.clone().acquire_owned().await else { return false };
-        let Ok(memory) = self.office.memory.clone().acquire_many_owned(kib).await else { return false };
+        let Ok(memory) = room.free.clone().acquire_many_owned(kib).await else { return false };
         self.office.events.send(Inbound { event, permits: Some([memory, turn]) }).await.is_ok()
     }
 
@@ -276,7 +297,7 @@ impl Connection {
             bytes.clear();
             while frames.len() < WRITE_BYTES {
                 let Some(item) = self.outbox.pop() else { break };
-                let served = !matches!(item, Item::Frame(_) | Item::Genesis);
+                let served = served(&item, self.peer);
                 let frame = match self.frame(item).await {
                     Ok(frame) => frame,
                     Err(error) => {
@@ -286,8 +307,8 @@ impl Connection {
                 };
                 self.stats.sent.count_message(frame[0], frame.len());
                 frames.extend_from_slice(&frame);
-                if served {
-                    self.report(Event::Served { peer: self.peer }).await;
+                if let Some(event) = served {
+                    self.report(event).await;
                 } else if frame[0] == kind::TRANSACTIONS {
                     self.report(Event::TransactionsSent { peer: self.peer }).await;
                 }
@@ -334,12 +355,37 @@ impl Connection {
     }
 }
 
+/// What the brain is told once an item has been read: it counts what it lets the shell read at a time.
+const fn served(item: &Item, peer: PeerId) -> Option<Event> {
+    match item {
+        Item::Block(_) | Item::Recent(_) | Item::Answer(_) | Item::BlockTransactions(..) | Item::CompactBlock(_) => {
+            Some(Event::Served { peer })
+        }
+        Item::Snapshot(..) => Some(Event::SnapshotSent { peer }),
+        Item::Frame(_) | Item::Genesis => None,
+    }
+}
+
+/// A part of the snapshot that is served. A file that cannot be read is not there.
+fn snapshot(offer: &Offer, part: SnapshotPart) -> Message {
+    match part {
+        SnapshotPart::Manifest => Message::Manifest(offer.manifest.clone()),
+        SnapshotPart::Coins(range) => match offer.coins(range.bucket, range.first, range.count) {
+            Ok(coins) => Message::Coins { range, coins },
+            Err(error) => {
+                tracing::warn!(%error, "the snapshot that is served cannot be read");
+                Message::NotFound(vec![Reference::Snapshot(offer.base)])
+            }
+        },
+    }
+}
+
 /// What an item says, from the store.
 fn stored(chain: &ChainHandle, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> {
     let missing = |hash: BlockHash| Message::NotFound(vec![Reference::Block(hash)]).encode();
     let asked = match &item {
         Item::Block(hash) | Item::CompactBlock(hash) | Item::BlockTransactions(hash, _) => Some(*hash),
-        Item::Frame(_) | Item::Answer(_) | Item::Recent(_) | Item::Genesis => None,
+        Item::Frame(_) | Item::Answer(_) | Item::Recent(_) | Item::Snapshot(..) | Item::Genesis => None,
     };
     match (read(&chain.view(), genesis, item), asked) {
         // One damaged body is no reason to turn a peer away: this node asks for it again itself.
@@ -354,6 +400,7 @@ fn read(view: &View, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> 
         Item::Frame(frame) | Item::Answer(frame) => frame,
         Item::Recent(bytes) => Message::Block(bytes).encode(),
         Item::Genesis => Message::Genesis(genesis.to_vec()).encode(),
+        Item::Snapshot(offer, part) => snapshot(&offer, part).encode(),
         Item::Block(hash) => match view.body(&hash)? {
             Some(body) => Message::Block(body.into()).encode(),
             None => missing(hash),

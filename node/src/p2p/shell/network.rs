@@ -8,7 +8,7 @@
 //! tick, questions ───────┘                                  └─► files
 //! ```
 
-use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office};
+use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office, Room};
 use super::door::Door;
 use super::files::{self, Files};
 use super::noise::{HandshakeError, Role, StaticKey};
@@ -23,6 +23,8 @@ use crate::p2p::brain::interface::{Action, Actions, Desk, Dial, Event, Link, Pee
 use crate::p2p::brain::sync::SyncStage;
 use crate::p2p::brain::{Brain, BrainOptions, Memory, Parts};
 use crate::p2p::message::{Message, PeerAddress};
+use crate::snapshot::Fetched;
+use crate::snapshot::serve::Shelf;
 use crate::telemetry::screen;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -34,7 +36,7 @@ use std::sync::{Arc, mpsc as blocking};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Time between two looks of the brain at its deadlines.
@@ -43,6 +45,8 @@ const TICK: Duration = Duration::from_millis(100);
 const SHOW_INTERVAL: Duration = Duration::from_secs(1);
 /// Messages that wait for the brain, all peers together; each reader waits with its one for a place.
 const EVENTS_MAX: usize = 512;
+/// Where buckets of a snapshot are kept until it is whole, in the network's folder.
+const FETCHED_FOLDER: &str = "snapshot";
 /// Connections beside the incoming ones that the brain keeps: those that this node dials, and some that are ending.
 const CONNECTIONS_BESIDES: usize = 32;
 /// Questions that wait for the brain.
@@ -64,6 +68,8 @@ pub struct NetworkOptions {
     pub handshakes_max: usize,
     /// The network's folder.
     pub folder: PathBuf,
+    /// The snapshot that others may have lies there.
+    pub shelf: Shelf,
     /// The genesis file as it is given to others.
     pub genesis: Arc<[u8]>,
 }
@@ -173,6 +179,8 @@ pub struct PeerNetwork {
     questions: mpsc::Sender<Question>,
     thread: Mutex<Option<JoinHandle<()>>>,
     listening: Option<SocketAddr>,
+    /// Whether a new chain is to begin with a snapshot.
+    snapshot: bool,
     /// Ends when the router has been asked to forward no more.
     unmapped: Mutex<Option<blocking::Receiver<()>>>,
 }
@@ -200,12 +208,14 @@ impl PeerNetwork {
             chain: chain.clone(),
             clock: clock.clone(),
             events,
-            memory: Arc::new(Semaphore::new(conn::INBOUND_KIB_MAX)),
+            memory: Room::beside(options.brain.download_bytes),
             genesis: options.genesis,
             totals: Arc::default(),
         };
         let mut brain_options = options.brain;
         brain_options.listen_port = listening.map_or(0, |address| address.port());
+        let snapshot = brain_options.snapshot;
+        let fetched = snapshot.then(|| Fetched::new(options.folder.join(FETCHED_FOLDER)));
         let wish = listening.filter(|_| options.map_port);
         let wish = wish.and_then(|listening| nat::Wish::of(listening, brain_options.allow_private));
         let core = Arc::new(Core {
@@ -220,9 +230,10 @@ impl PeerNetwork {
         });
         let brain = Brain::new(brain_options, remember(&files), rand::random());
         let (completions, done) = mpsc::unbounded_channel();
-        let workers = Workers::start(chain.clone(), mempool.clone(), completions.clone())
+        let workers = Workers::start(chain.clone(), mempool.clone(), fetched, completions.clone())
             .map_err(system("starting the network's threads"))?;
-        let loop_ = Loop { core: core.clone(), brain, chain, mempool, clock, workers, completions, files };
+        let shelf = options.shelf;
+        let loop_ = Loop { core: core.clone(), brain, chain, mempool, clock, workers, completions, files, shelf };
         let handle = runtime.clone();
         let thread = std::thread::Builder::new()
             .name("p2p".to_owned())
@@ -239,12 +250,17 @@ impl PeerNetwork {
             runtime.spawn(listen::accept(core.clone(), listener));
         }
         let unmapped = Mutex::new(wish.map(|wish| map_port(&core, wish, runtime)));
-        Ok(Self { core, questions, thread: Mutex::new(Some(thread)), listening, unmapped })
+        Ok(Self { core, questions, thread: Mutex::new(Some(thread)), listening, snapshot, unmapped })
     }
 
     /// Where it listens.
     pub const fn listening(&self) -> Option<SocketAddr> {
         self.listening
+    }
+
+    /// Whether a new chain is to begin with a snapshot from peers.
+    pub const fn wants_snapshot(&self) -> bool {
+        self.snapshot
     }
 
     /// Counters of all connections together.
@@ -347,6 +363,7 @@ struct Loop {
     workers: Workers,
     completions: mpsc::UnboundedSender<Event>,
     files: Files,
+    shelf: Shelf,
 }
 
 impl Loop {
@@ -361,6 +378,9 @@ impl Loop {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut tip = self.chain.tip_watch();
         let mut waiting = self.mempool.changes();
+        let mut offered = self.shelf.watch();
+        // What lies there already is news as well.
+        offered.mark_changed();
         let mut seen = self.mempool.added_since(0).next;
         let stop = self.core.stop.clone();
         let mut next_show = Duration::ZERO;
@@ -378,6 +398,7 @@ impl Loop {
                 }
                 Some(event) = done.recv() => event,
                 Ok(()) = tip.changed() => Event::TipChanged,
+                Ok(()) = offered.changed() => Event::SnapshotOffered(offered.borrow_and_update().clone()),
                 Ok(()) = waiting.changed() => {
                     waiting.mark_unchanged();
                     let added = self.mempool.added_since(seen);
@@ -391,8 +412,9 @@ impl Loop {
                 }
             };
             let now = self.now();
-            // Whether a block may be sent depends on what was sent so far.
-            if matches!(event, Event::Tick | Event::Message { message: Message::GetBlocks(_), .. }) {
+            // Whether a block, or a part of a snapshot, may be sent depends on what was sent so far.
+            let counts = |message: &Message| matches!(message, Message::GetBlocks(_) | Message::GetCoins(_));
+            if matches!(&event, Event::Tick) || matches!(&event, Event::Message { message, .. } if counts(message)) {
                 let sent = Event::Sent(self.core.office.totals.sent.bytes());
                 let actions = self.brain.handle(now, &self.chain, &self.mempool, sent);
                 self.carry_out(actions, &runtime);
@@ -423,6 +445,8 @@ impl Loop {
                 Action::SendBlockTransactions(peer, hash, indexes) => {
                     self.queue(peer, || Item::BlockTransactions(hash, indexes));
                 }
+                Action::SendSnapshot(peer, offer, part) => self.queue(peer, || Item::Snapshot(offer, part)),
+                Action::Snapshot(job) => self.workers.snapshot(job),
                 Action::SendGenesis(peer) => self.queue(peer, || Item::Genesis),
                 Action::Disconnect(peer, ending) => {
                     if let Some(open) = self.core.open.lock().get(&peer) {

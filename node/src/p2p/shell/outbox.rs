@@ -5,6 +5,8 @@
 //! past [`SEND_QUEUE_BYTES_MAX`] all the same. Once the end is decided only a few words more are said.
 
 use crate::p2p::brain::interface::Ending;
+use crate::p2p::brain::snapshots::SnapshotPart;
+use crate::snapshot::Offer;
 use parking_lot::Mutex;
 use setara_core::hash::BlockHash;
 use std::collections::VecDeque;
@@ -42,6 +44,8 @@ pub enum Item {
     BlockTransactions(BlockHash, Vec<u32>),
     /// A block of the store, compactly.
     CompactBlock(BlockHash),
+    /// A part of the snapshot that is served.
+    Snapshot(Arc<Offer>, SnapshotPart),
     /// The genesis file.
     Genesis,
 }
@@ -51,7 +55,7 @@ impl Item {
         match self {
             Self::Frame(bytes) | Self::Answer(bytes) => bytes.len(),
             Self::BlockTransactions(_, indexes) => 64 + indexes.len() * 4,
-            Self::Block(_) | Self::Recent(_) | Self::CompactBlock(_) | Self::Genesis => 64,
+            Self::Block(_) | Self::Recent(_) | Self::CompactBlock(_) | Self::Snapshot(..) | Self::Genesis => 64,
         }
     }
 }

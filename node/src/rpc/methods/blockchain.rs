@@ -11,7 +11,7 @@ use crate::rpc::envelope::Outcome;
 use crate::rpc::error::RpcError;
 use crate::store::schema::{SnapshotStage, flags};
 use serde_json::{Map, Value, json};
-use setara_api::types::{BlockchainInfo, NetworkInfo, SnapshotInfo};
+use setara_api::types::{BlockchainInfo, NetworkInfo, SnapshotFetchInfo, SnapshotInfo};
 use setara_core::block::Block;
 use setara_core::codec::{decode, encode};
 use setara_core::hash::BlockHash;
@@ -81,6 +81,7 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
                 (_, None) => Height::GENESIS,
             },
         }),
+        snapshot_fetch: snapshot_fetch(context),
         network: NetworkInfo {
             name: context.network.name.clone(),
             genesis_hash: context.network.genesis_hash(),
@@ -88,6 +89,21 @@ pub(super) fn getblockchaininfo(context: &RpcContext, _: &Args) -> Outcome {
             ticker: context.network.ticker.clone(),
         },
         warnings: context.warnings(),
+    })
+}
+
+/// How far the snapshot is that the chain is to begin with, if it is to.
+fn snapshot_fetch(context: &RpcContext) -> Option<SnapshotFetchInfo> {
+    let peers = context.peers.as_ref().filter(|peers| peers.wants_snapshot())?;
+    let progress = peers.ask(|parts, desk| parts.fetch_progress(desk))??;
+    Some(SnapshotFetchInfo {
+        stage: progress.stage.to_owned(),
+        base_height: progress.base.map(|(height, _)| height),
+        base_hash: progress.base.map(|(_, hash)| hash),
+        buckets: progress.buckets as u64,
+        bytes: progress.bytes,
+        bytes_total: progress.bytes_total,
+        peers: progress.peers as u64,
     })
 }
 

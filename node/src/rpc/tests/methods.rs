@@ -129,6 +129,13 @@ fn rpc_the_chain_describes_itself() {
         assert_eq!(node.refused("getnetworkhashps", params).0, -8);
     }
     assert!(node.ask("uptime", json!([])).is_u64());
+    let memory = node.ask("getmemoryinfo", json!(["stats"]));
+    assert_eq!(memory["locked"]["total"], 0);
+    assert!(memory["setara"]["resident"].as_u64().unwrap() > 1 << 20 && memory["setara"]["budget"].is_null());
+    assert_eq!(memory["setara"]["shares"]["coins"]["used"], 7);
+    assert!(memory["setara"]["shares"]["mempool"]["limit"].as_u64().unwrap() >= 5_000_000);
+    assert_eq!(node.refused("getmemoryinfo", json!(["mallocinfo"])), (-8, "mallocinfo mode not available".to_owned()));
+    assert_eq!(node.refused("getmemoryinfo", json!(["all"])), (-8, "unknown mode all".to_owned()));
     let document = node.ask("rpc.discover", json!([]));
     assert!(document["methods"].as_array().unwrap().len() > 40);
     let logging = node.ask("logging", json!([["rpc"], []]));

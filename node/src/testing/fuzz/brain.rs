@@ -70,6 +70,8 @@ pub fn run(data: &[u8]) {
         bootstrap: some(8, host(2)),
         minimum_chain_work: Work::ZERO,
         onion: false,
+        snapshot: false,
+        download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
     };
     let brain = Brain::new(options, Memory::default(), [9; 32]);
     let (open, dials, following) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());
@@ -271,7 +273,9 @@ impl Run {
                     let result = told.recv().expect("an inline chain answers at once");
                     self.following.push_back(Event::BlockTaken { peer, hash, result });
                 }
-                Action::SubmitHistory { .. } => panic!("there is no snapshot"),
+                Action::SubmitHistory { .. } | Action::SendSnapshot(..) | Action::Snapshot(_) => {
+                    panic!("there is no snapshot")
+                }
                 Action::SubmitTransactions(peer, transactions) => {
                     let verdicts = self.mempool.submit_many(transactions.clone());
                     self.judged(peer, transactions, verdicts.into_iter().map(|verdict| verdict.map(|_| ())).collect());

@@ -14,7 +14,7 @@ const HELD_AHEAD_MAX: usize = 512 << 10;
 pub fn run(data: &[u8]) {
     stream(data);
     let mut input = Input(data);
-    let number = input.u8() % (kind::SEND_COMPACT + 2);
+    let number = input.u8() % (kind::LAST + 2);
     let body = input.0.to_vec();
     let Ok(message) = Message::decode(number, body.clone(), BLOCK_BYTES) else { return };
     assert_eq!(message.kind(), number);

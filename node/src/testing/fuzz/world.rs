@@ -2,13 +2,14 @@
 
 use crate::p2p::brain::greeting;
 use crate::p2p::message::{
-    AddressRecord, BlockTransactions, CompactBlock, Hello, Message, NetAddress, PeerAddress, Prefilled, Reference,
-    Serves, services,
+    AddressRecord, BlockTransactions, CoinRange, CompactBlock, Hello, Message, NetAddress, PeerAddress, Prefilled,
+    Reference, Serves, services,
 };
 use crate::testing::{ChainBuilder, address, break_signature, coins, funded_network};
 use setara_core::block::{Block, Header};
 use setara_core::codec;
 use setara_core::hash::BlockHash;
+use setara_core::lattice::ELEMENT_BYTES;
 use setara_core::network::Network;
 use setara_core::transaction::Transaction;
 use std::net::Ipv4Addr;
@@ -147,5 +148,15 @@ fn messages(world: &World) -> Vec<Message> {
         messages.push(Message::CompactBlock(Box::new(CompactBlock::of(block, 3))));
     }
     messages.extend(world.transactions.iter().map(|transaction| Message::Transactions(vec![transaction.clone()])));
+    let range = CoinRange { base: last.hash(), bucket: 3, first: 0, count: 2 };
+    messages.extend([
+        Message::GetSnapshot,
+        Message::Snapshot { height: 4, base: last.hash() },
+        Message::GetManifest(last.hash()),
+        Message::Manifest(vec![1; 90].into()),
+        Message::GetCoins(range),
+        Message::Coins { range, coins: vec![0; 2 * ELEMENT_BYTES] },
+        Message::NotFound(vec![Reference::Snapshot(BlockHash::ZERO), Reference::Snapshot(last.hash())]),
+    ]);
     messages
 }

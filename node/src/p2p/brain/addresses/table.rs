@@ -11,7 +11,7 @@
 //! ones, so whoever has few groups fills few buckets (Heilman et al. 2015), and selection is uniform over buckets.
 
 use super::group::Group;
-use crate::p2p::message::{AddressRecord, NetAddress, PeerAddress};
+use crate::p2p::message::{AddressRecord, NetAddress, PeerAddress, Serves, services};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use siphasher::sip::SipHasher24;
@@ -77,6 +77,7 @@ pub(super) enum Purpose {
     NewSlot = 5,
     Relay = 6,
     RelayDay = 7,
+    Serving = 8,
 }
 
 impl Key {
@@ -128,6 +129,17 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Whether it serves something, as somebody said.
+    pub fn can_serve(&self, what: Serves) -> bool {
+        match what {
+            Serves::Any => true,
+            Serves::Height(height) => {
+                self.services & services::BLOCKS != 0 && (self.serves.0..=self.serves.1).contains(&height)
+            }
+            Serves::Snapshot => self.services & services::SNAPSHOTS != 0,
+        }
+    }
+
     pub(super) const fn new(address: PeerAddress, source: Group) -> Self {
         Self {
             address,
@@ -538,6 +550,15 @@ impl Table {
             }
         }
         records
+    }
+
+    /// Up to `max` entries for which `wanted` holds: the same as long as the number is the same, in an order that nobody
+    /// outside knows.
+    pub fn draw(&self, max: usize, number: u64, wanted: impl Fn(&Entry) -> bool) -> Vec<AddressRecord> {
+        let rank = |entry: &&Entry| self.key.hash(Purpose::Serving, Some(&entry.address), &[number]);
+        let mut fitting: Vec<&Entry> = self.entries.values().filter(|entry| wanted(entry)).collect();
+        fitting.sort_by_cached_key(rank);
+        fitting.into_iter().take(max).map(Entry::record).collect()
     }
 
     /// Slots of the new table that hold addresses for which `counts` is true.

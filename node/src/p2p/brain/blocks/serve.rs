@@ -102,6 +102,21 @@ impl BlockRelay {
         self.upload.state(now)
     }
 
+    /// Whether so many bytes that are no new block may be sent to somebody who dialled this node.
+    pub fn may_upload_history(&self, now: Duration, bytes: u64) -> bool {
+        self.upload.allows(now, Age::Historical, bytes)
+    }
+
+    /// So many bytes are on their way to a peer ...
+    pub const fn promise_upload(&mut self, bytes: u64) {
+        self.upload.promise(bytes);
+    }
+
+    /// ... and have been sent, or will not be.
+    pub const fn settle_upload(&mut self, bytes: u64) {
+        self.upload.settle(bytes);
+    }
+
     /// A peer asks for blocks.
     pub fn on_get_blocks(&mut self, desk: &mut Desk<'_>, peer: PeerId, hashes: Vec<BlockHash>) {
         for hash in hashes {

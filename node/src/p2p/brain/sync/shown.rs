@@ -14,6 +14,12 @@ impl HeaderSync {
         self.peers.get(&peer)?.shown
     }
 
+    /// Whether every peer has shown all it has, and all of that has been judged.
+    pub fn is_settled(&self) -> bool {
+        let done = |state: &SyncPeer| state.caught_up && state.asked == 0 && state.submitted == 0;
+        self.checked && self.peers.values().all(done)
+    }
+
     /// A peer announced a block whose header is known here.
     pub fn on_known_header(&mut self, desk: &Desk<'_>, peer: PeerId, hash: &BlockHash) {
         let known = desk.chain.headers().get(hash).filter(|known| !known.bad);

@@ -155,6 +155,8 @@ impl Machine {
             bootstrap: Vec::new(),
             minimum_chain_work: Work::ZERO,
             onion: false,
+            snapshot: false,
+            download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
         };
         let mut brain_seed = [0; 32];
         brain_seed[..8].copy_from_slice(&seed.to_le_bytes());
@@ -285,6 +287,7 @@ impl Machine {
             network: &network(),
             link: Link::OutboundFull,
             serves: (0, has.1 as u32),
+            snapshot: false,
             nonce: 1_000 + peer.0,
             listen_port: 0,
             time: START,
