@@ -277,7 +277,7 @@ pub fn address(text: &str, prefix: &Prefix) -> Result<Address, RpcError> {
 }
 
 /// Enough of a text to recognise it: an error must not echo megabytes.
-fn shorten(text: &str) -> String {
+pub fn shorten(text: &str) -> String {
     const SHOWN_CHARS_MAX: usize = 80;
     let mut shown: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     if shown.len() < text.len() {

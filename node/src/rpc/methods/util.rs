@@ -1,7 +1,7 @@
 //! Small helpers.
 
 use crate::memory::Part;
-use crate::rpc::args::Args;
+use crate::rpc::args::{self, Args};
 use crate::rpc::context::RpcContext;
 use crate::rpc::dispatch::answer;
 use crate::rpc::envelope::Outcome;
@@ -26,7 +26,7 @@ pub(super) fn getmemoryinfo(context: &RpcContext, args: &Args) -> Outcome {
     match args.optional_text("mode") {
         None | Some("stats") => {}
         Some("mallocinfo") => return Err(RpcError::parameter("mallocinfo mode not available")),
-        Some(mode) => return Err(RpcError::parameter(format!("unknown mode {mode}"))),
+        Some(mode) => return Err(RpcError::parameter(format!("unknown mode {}", args::shorten(mode)))),
     }
     let held = (context.memory)();
     let used = |part: Part| held.used.iter().find(|(of, _)| *of == part).map(|(_, bytes)| *bytes);
