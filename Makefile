@@ -49,8 +49,9 @@ test-long: build ## Thousands of kills, power cuts and damaged files, millions o
 	SETARA_FUZZ_ROUNDS=1000000 cargo test --release --locked -p setara-core --test decoders
 	SETARA_LOW_WORK_HEADERS=10000000 SETARA_PUSHES=1000000 SETARA_MACHINE_SEEDS=10000 \
 		cargo test --release --locked --workspace --lib -- low_work_is_not_stored a_soak_of_pushed sync_and_download
-	cargo test --release --locked --workspace --test narrow --test prune --test snapshot -- --ignored --test-threads 1 narrow_ prune_ \
-		snapshot_
+	SETARA_TEMPLATES=100000 cargo test --release --locked --workspace --lib -- random_templates
+	cargo test --release --locked --workspace --test narrow --test prune --test memory --test snapshot -- --ignored --nocapture \
+		--test-threads 1 narrow_ prune_ memory_ snapshot_
 	SETARA_KILLS=1000 SETARA_SYNC_KILLS=1000 SETARA_FLIPS=2000 SETARA_POWER_STATES=50000 SETARA_FAILED_SYNCS=200 \
 		SETARA_FAILED_WRITES=200 SETARA_STOPS=500 SETARA_INVALID_BLOCKS=1000000 \
 		cargo test --release --locked --workspace --test crash --test crash_load --test damage --test faults \
@@ -76,10 +77,12 @@ lint: ## Format and clippy, with cargo-deny where it is installed (first time as
 	cargo clippy --release --locked --workspace --all-targets -- -D warnings
 	if cargo deny --version >/dev/null 2>&1; then cargo deny --offline check bans licenses sources; fi
 
-bench: ## Benchmarks on this machine (about 10 min); docs/performance.md explains them
-	scripts/dependencies build
-	scripts/stage "benchmarks (about 10 minutes once built; leave the machine alone meanwhile)"
-	cargo bench --locked -p setara-node --benches
+SCALE ?= 1000
+bench: build ## Benchmarks on this machine, as the table and plot of docs/performance.md (30 min; SCALE=100: a tenth of the sizes)
+	scripts/stage "building the benchmarks (about 10 minutes the first time)"
+	cargo bench --locked --workspace --benches --no-run
+	scripts/stage "benchmarks (about 30 minutes; leave the machine alone meanwhile)"
+	cargo bench --locked --workspace --bench table -- $(SCALE)
 
 compat: ## Unmodified Bitcoin clients in Python and JavaScript against a real node (about 2 min)
 	scripts/dependencies build compat

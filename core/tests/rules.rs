@@ -19,7 +19,7 @@ use setara_core::keys::Signature;
 use setara_core::limits;
 use setara_core::network::Network;
 use setara_core::policy::{PolicyError, SpendPolicy, Timelock};
-use setara_core::pow::CompactBits;
+use setara_core::pow::{CompactBits, PowError, Work};
 use setara_core::transaction::{Coin, Input, OutPoint, Output, Transaction};
 
 const PREIMAGE: [u8; 32] = [9; 32];
@@ -482,9 +482,54 @@ fn work_is_checked_before_anything_else() {
     block.coinbase.height = Height::new(99);
     let (hash, bits) = (block.hash(), block.header.bits);
     assert_eq!(chain.accept(&block), Err(RuleError::HighHash { hash, bits }));
-    for bits in [0, 0x0100_0000, 0x2080_0001, 0xff7f_ffff] {
-        block.header.bits = CompactBits::new(bits);
-        assert_eq!(chain.accept(&block).unwrap_err().code(), "bad-target", "{bits:08x}");
+    type Reason = fn(CompactBits) -> PowError;
+    let rows: [(u32, Reason); 6] = [
+        (0, PowError::Zero),
+        (0x0100_0000, PowError::Zero),
+        (0x2080_0001, PowError::Negative),
+        (0xff7f_ffff, PowError::Overflow),
+        // The smallest mantissa of one byte too many, and a value in a longer form than it needs.
+        (0x2101_0000, PowError::Overflow),
+        (0x2000_7fff, PowError::NonCanonical),
+    ];
+    for (bits, reason) in rows {
+        let bits = CompactBits::new(bits);
+        block.header.bits = bits;
+        assert_eq!(chain.accept(&block), Err(RuleError::BadTarget { bits, reason: reason(bits) }), "{bits}");
+    }
+}
+
+/// The ends of 32-bit heights and of 256-bit work: a header that would pass either is refused, the last before it is not.
+#[test]
+fn chains_end_where_their_numbers_do() {
+    let Case { mut chain, mut block } = Case::valid();
+    mine(&mut block);
+    let parent = chain.state.header;
+    let work = block.header.bits.to_target().unwrap().work();
+    let most = Work::from_be_bytes([0xff; 32]);
+    let last_work = most.checked_sub(work).unwrap();
+    let over = last_work.checked_add(Work::from_be_bytes({
+        let mut one = [0; 32];
+        one[31] = 1;
+        one
+    }));
+    let cases = [
+        (Height::new(u32::MAX), parent.work, Err(RuleError::HeightOverflow)),
+        (Height::new(u32::MAX - 1), parent.work, Ok(Height::new(u32::MAX))),
+        (parent.height, over.unwrap(), Err(RuleError::WorkOverflow)),
+        (parent.height, last_work, Ok(parent.height.next().unwrap())),
+    ];
+    for (height, work, expected) in cases {
+        let mut parent = parent;
+        (parent.height, parent.work) = (height, work);
+        let found = check_header(&chain.network, &parent, &block.header).map(|state| state.height);
+        assert_eq!(found, expected);
+        // And a whole block in the same place.
+        chain.state.header = parent;
+        if let Err(error) = expected {
+            assert_eq!(error.class(), Class::Invalid);
+            assert_eq!(chain.accept(&block), Err(error));
+        }
     }
 }
 

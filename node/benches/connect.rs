@@ -6,13 +6,12 @@
 
 mod common;
 
-use common::{Fixture, Measure, PER_BLOCK, baseline, cpu_seconds};
+use common::{Fixture, Measure, PER_BLOCK, Row, Wish, baseline, cpu_seconds, folder, load, open};
 use setara_core::block::{Block, EncodedBlock};
 use setara_core::codec;
-use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier, recheck};
-use setara_node::clock::SystemClock;
+use setara_node::chain::{ChainHandle, KnownSignatures, Verifier, recheck};
 use setara_node::index::{IndexError, Indexes};
-use setara_node::store::{RocksOptions, RocksStore, Store};
+use setara_node::store::Store;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,39 +21,42 @@ const TRANSACTIONS: usize = 300_000;
 const POLL: Duration = Duration::from_millis(2);
 /// Blocks of known transactions.
 const KNOWN_BLOCKS: usize = 15;
-/// What may be chosen on the command line.
-const PARTS: [&str; 4] = ["connect", "indexed", "known", "verify"];
+/// Memory of coins and database, as without options.
+const CACHE: &str = "225 + 225 MiB";
+/// While many blocks come, they are stored together.
+const BULK: &str = "a synced batch when a cache is full, or a minute has passed; one at the end";
 
 fn main() {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let transactions = words.iter().find_map(|word| word.parse().ok()).unwrap_or(TRANSACTIONS);
-    // Cargo's own words (`--bench`) choose nothing.
-    let chosen: Vec<&str> = words.iter().map(String::as_str).filter(|word| PARTS.contains(word)).collect();
-    let wanted = |part: &str| chosen.is_empty() || chosen.contains(&part);
-    let blocks = usize::div_ceil(transactions, PER_BLOCK);
+    let wish = Wish::read();
+    let wanted = |part: &str| wish.wants(part);
+    let blocks = usize::div_ceil(wish.number(TRANSACTIONS), PER_BLOCK);
     println!("{} cores, {blocks} blocks of {PER_BLOCK} transactions", rayon::current_num_threads());
     let start = Instant::now();
     let fixture = Fixture::new(blocks + if wanted("known") { KNOWN_BLOCKS } else { 0 });
     println!("fixtures made in {:.1} s", start.elapsed().as_secs_f64());
 
     let baseline = baseline(&fixture);
-    let report = |what: &str, (rate, cpu): (f64, f64)| {
+    let report = |what: &str, name: &str, (rate, cpu): (f64, f64)| {
         let (share, share_cpu) = (100.0 * rate / baseline.0, 100.0 * baseline.1 / cpu);
         println!(
             "{what} {rate:>9.0} transactions/s, {share:.0} % of the baseline ({cpu:.2} us of processor each, \
              {share_cpu:.0} %)"
         );
+        let measured = format!("{rate:.0} transactions and as many signatures a second; {cpu:.1} us of processor each");
+        let limit =
+            format!("signatures alone {:.0} a second: {share:.0} %, by processor time {share_cpu:.0} %", baseline.0);
+        Row { what: name, cache: CACHE, flush: BULK, measured, limit }.print();
     };
     let timed = &fixture.blocks[..blocks];
     let count = blocks * PER_BLOCK;
     if wanted("connect") {
-        report("connected, no index:  ", connect(&fixture, timed, false, count));
+        report("connected, no index:  ", "blocks connected in bulk, no index", connect(&fixture, timed, false, count));
     }
     if wanted("indexed") {
-        report("connected and indexed:", connect(&fixture, timed, true, count));
+        report("connected and indexed:", "the same with both indexes", connect(&fixture, timed, true, count));
     }
     if wanted("verify") {
-        report("stored, verified anew:", verify(&fixture, timed, count));
+        report("stored, verified anew:", "a stored chain verified anew", verify(&fixture, timed, count));
     }
     if wanted("known") {
         known(&fixture, blocks);
@@ -69,17 +71,10 @@ struct Running {
 }
 
 fn start(fixture: &Fixture, known: Arc<KnownSignatures>, index: bool) -> Running {
-    // Beside the binary: on a disk, where a temporary directory may be in memory.
-    let folder = std::env::current_exe().expect("a path").parent().expect("a folder").to_owned();
-    let directory = tempfile::tempdir_in(folder).expect("a directory");
-    let options = RocksOptions { memory_bytes: 225 << 20, ..RocksOptions::default() };
-    let store: Arc<dyn Store> = Arc::new(RocksStore::open(directory.path(), &options).expect("opens"));
-    let verifier = Verifier::new(fixture.network.clone(), known, None);
-    let clock = Arc::new(SystemClock::new());
-    let chain = ChainHandle::start(store.clone(), verifier, ChainOptions::default(), clock).expect("starts");
+    let directory = folder();
+    let (store, chain) = open(&fixture.network, directory.path(), 225 << 20, known);
     let indexes = index.then(|| Indexes::start(store.clone(), chain.clone()).expect("starts"));
-    let setup: Vec<Vec<u8>> = fixture.setup.iter().map(codec::encode).collect();
-    chain.submit_many(setup.into_iter()).result.expect("valid");
+    load(&chain, &fixture.setup);
     let running = Running { store, chain, indexes, _directory: directory };
     running.wait();
     running
@@ -113,8 +108,7 @@ fn connect(fixture: &Fixture, blocks: &[Block], index: bool, count: usize) -> (f
 /// The same blocks once they are stored: read, checked by every rule, and the coins counted.
 fn verify(fixture: &Fixture, blocks: &[Block], count: usize) -> (f64, f64) {
     let running = start(fixture, Arc::new(KnownSignatures::default()), false);
-    let encoded: Vec<Vec<u8>> = blocks.iter().map(codec::encode).collect();
-    running.chain.submit_many(encoded.into_iter()).result.expect("valid");
+    load(&running.chain, blocks);
     running.chain.flush().expect("flushes");
     let verifier = Verifier::new(fixture.network.clone(), Arc::new(KnownSignatures::default()), None);
     let setup: usize = fixture.setup.iter().map(|block| block.transactions.len()).sum();
@@ -130,8 +124,7 @@ fn known(fixture: &Fixture, connected: usize) {
     let known = Arc::new(KnownSignatures::default());
     let running = start(fixture, known.clone(), false);
     let (before, timed) = fixture.blocks.split_at(connected);
-    let encoded: Vec<Vec<u8>> = before.iter().map(codec::encode).collect();
-    running.chain.submit_many(encoded.into_iter()).result.expect("valid");
+    load(&running.chain, before);
     let mut times = Vec::new();
     let mut cpu = Vec::new();
     for block in timed {
@@ -157,4 +150,12 @@ fn known(fixture: &Fixture, connected: usize) {
         each(times.iter().sum::<Duration>() / times.len() as u32),
         each(times[times.len() - 1])
     );
+    Row {
+        what: "warm block of 4,000: known transactions, coins in the cache; bytes to visible tip",
+        cache: CACHE,
+        flush: "a synced batch each",
+        measured: format!("{:.2} us a transaction, median of {} (best {:.2})", each(median), times.len(), each(best)),
+        limit: String::new(),
+    }
+    .print();
 }

@@ -89,6 +89,7 @@ fn node(runtime: &Runtime, network: &Arc<Network>) -> Node {
         private_broadcast: false,
         folder: directory.path().to_owned(),
         disk_bytes: Box::new(|| 0),
+        memory: Box::new(setara_node::testing::held),
         notices: Vec::new(),
         backup: Box::new(|_| Err("in memory only".to_owned())),
         shutdown,

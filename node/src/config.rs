@@ -5,8 +5,10 @@
 //! where each value came from.
 
 mod layers;
+mod memory;
 mod options;
 mod parse;
+mod rpc;
 mod show;
 mod storage;
 mod upkeep;
@@ -14,19 +16,21 @@ mod upkeep;
 use crate::call::Call;
 use crate::genesis::{self, GenesisCommand};
 use crate::invite::{self, Invite, InviteError};
+use crate::memory::{Part, Shares, TooLittle, Usual, Wanted};
 use crate::prune::PruneLimits;
 use crate::telemetry::{self, LogFormat};
 use clap::{Arg, Command, FromArgMatches, Subcommand};
 pub use layers::{Layers, Setting, Source};
 pub use options::{OPTIONS, OptionSpec, Shape};
 pub use parse::{HostName, IpRange, PeerName, RpcAuth, RpcWhitelist, UserPassword};
+pub use rpc::RpcConfig;
 use setara_core::address::Address;
 use setara_core::amount::Amount;
 use setara_core::network::Network;
 use setara_core::pow::Work;
 use show::effective;
 use std::ffi::OsString;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +39,8 @@ pub use upkeep::{Upkeep, VerifyRange};
 
 /// The file looked for in the data directory.
 const FILE_NAME: &str = "setara.toml";
+/// The networks that have a name without a genesis file.
+const BUILT_IN: [&str; 3] = ["main", "test", "dev"];
 /// Bytes of a MiB, the unit of `--db-cache`, and of a MB, that of `--max-mempool`.
 const MIB: u64 = 1 << 20;
 const MB: u64 = 1_000_000;
@@ -52,6 +58,10 @@ pub struct Config {
     pub rpc: RpcConfig,
     /// Bytes of memory for the database and its coins.
     pub db_cache_bytes: u64,
+    /// What is said of memory, and what parts have without a budget.
+    pub memory: (Wanted, Usual),
+    /// Who may hold how much of it.
+    pub shares: Shares,
     /// Whether transactions and addresses are indexed.
     pub index: bool,
     /// Deepest reorganisation that is followed; `None` follows work alone.
@@ -66,6 +76,19 @@ pub struct Config {
     pub mining: MiningConfig,
     /// The log.
     pub log: LogConfig,
+    /// What is allowed, and was probably not meant.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// With shares of memory for a chain of so many headers.
+    pub fn with_headers(mut self, headers: u64) -> Result<Self, TooLittle> {
+        let (wanted, usual) = &self.memory;
+        self.shares = wanted.split(headers, usual)?;
+        self.mempool.max_bytes = self.shares.of(Part::Mempool);
+        self.peers.inbound_max = self.shares.inbound_count();
+        Ok(self)
+    }
 }
 
 /// Options of the peer-to-peer network.
@@ -95,54 +118,6 @@ pub struct PeersConfig {
     pub lasting_identity: bool,
     /// Headers with less work are not stored.
     pub minimum_work: Work,
-}
-
-/// Options of the RPC server.
-#[derive(Debug, Clone)]
-pub struct RpcConfig {
-    /// Where it listens; port 0 takes a free one.
-    pub listen: SocketAddr,
-    /// Who may connect besides this machine.
-    pub allow_ip: Vec<IpRange>,
-    /// Users by salted hash.
-    pub auth: Vec<RpcAuth>,
-    /// A user by name and password.
-    pub user: Option<UserPassword>,
-    /// The only methods some users may call.
-    pub whitelist: Vec<RpcWhitelist>,
-    /// Names by which callers may address this node, besides IP addresses and `localhost`.
-    pub host: Vec<HostName>,
-    /// Calls that run at the same time.
-    pub threads: usize,
-    /// Calls that wait before others are turned away.
-    pub work_queue: usize,
-    /// How long a connection may be silent.
-    pub timeout: Duration,
-    /// Connections at the same time.
-    pub max_connections: u32,
-}
-
-impl RpcConfig {
-    /// The defaults, on a free port of this machine.
-    pub fn loopback() -> Self {
-        Self {
-            listen: SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 0),
-            allow_ip: Vec::new(),
-            auth: Vec::new(),
-            user: None,
-            whitelist: Vec::new(),
-            host: Vec::new(),
-            threads: 16,
-            work_queue: 1024,
-            timeout: Duration::from_secs(30),
-            max_connections: 1000,
-        }
-    }
-
-    /// Whether a connection from `address` is answered at all.
-    pub fn allows(&self, address: IpAddr) -> bool {
-        address.to_canonical().is_loopback() || self.allow_ip.iter().any(|range| range.contains(address))
-    }
 }
 
 /// Options of the mempool.
@@ -368,7 +343,7 @@ fn join(
     let invite: Invite = text.parse()?;
     let folder = data_dir(&layers, home.as_ref())?;
     let proxy = one(&layers, "proxy", parse::socket_address)?;
-    let built_in = ["main", "test", "dev"]
+    let built_in = BUILT_IN
         .into_iter()
         .find(|name| Network::built_in(name).is_some_and(|network| network.genesis_hash() == invite.genesis));
     match built_in {
@@ -425,8 +400,7 @@ fn data_dir(layers: &Layers, home: Option<&PathBuf>) -> Result<PathBuf, ConfigEr
 fn network(layers: &Layers) -> Result<Network, ConfigError> {
     let by_name = |name: &str| {
         Network::built_in(name).ok_or_else(|| {
-            let known = ["main", "test", "dev"];
-            let suggestion = options::suggestion(name, known.into_iter());
+            let suggestion = options::suggestion(name, BUILT_IN.into_iter());
             let reason = format!("`{}` is not built in{suggestion} (others: --genesis FILE)", name.escape_debug());
             invalid(layers, "network", &reason)
         })
@@ -485,18 +459,22 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let mine = address("mine")?;
     let mining_address = address("mining-address")?.or(mine);
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
+    let index = !flag("no-index")?;
+    let (wanted, usual, shares) = memory::read(layers, &network, index)?;
     let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
-    let (index, prune) = (!flag("no-index")?, storage::prune(layers, &network)?);
+    let prune = storage::prune(layers, &network)?;
     Ok(Config {
-        peers: peers(layers, &network)?,
-        rpc: rpc(layers, &network)?,
-        db_cache_bytes: number(layers, "db-cache", 16..=1 << 24)? * MIB,
+        peers: peers(layers, &network, &shares)?,
+        rpc: rpc::read(layers, &network)?,
+        db_cache_bytes: wanted.database_bytes(&usual, &shares),
+        memory: (wanted, usual),
+        shares,
         snapshot: storage::snapshot(layers, &prune, index)?,
         index,
         prune,
         max_reorg: max_reorg.map(|blocks| u32::try_from(blocks).expect("in range")),
         mempool: MempoolConfig {
-            max_bytes: number(layers, "max-mempool", 5..=1 << 20)? * MB,
+            max_bytes: shares.of(Part::Mempool),
             min_relay_fee: Amount::from_sen(number(layers, "min-relay-fee", 0..=100_000_000)?),
             expiry: Duration::from_secs(number(layers, "mempool-expiry", 1..=24 * 366)? * 3600),
         },
@@ -507,12 +485,13 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
                 .unwrap_or_else(|| telemetry::FILTER_DEFAULT.to_owned()),
             file: !flag("no-log-file")?,
         },
+        warnings: layers.warnings().to_vec(),
         network: Arc::new(network),
         data_dir,
     })
 }
 
-fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError> {
+fn peers(layers: &Layers, network: &Network, shares: &Shares) -> Result<PeersConfig, ConfigError> {
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
     // One that shares its hash with the whole world, as the built-in development network does, stays on this machine.
     let is_dev = network.name == "dev";
@@ -539,7 +518,7 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         connect,
         add,
         external: many(layers, "external-address")?,
-        inbound_max: size(layers, "max-inbound", 0..=10_000)?,
+        inbound_max: shares.inbound_count(),
         upload_target: one(layers, "upload-target", parse::bytes)?.flatten(),
         allow_private: flag("allow-private")? || is_dev,
         proxy,
@@ -547,38 +526,6 @@ fn peers(layers: &Layers, network: &Network) -> Result<PeersConfig, ConfigError>
         private_broadcast: flag("private-broadcast")?,
         lasting_identity: flag("lasting-identity")?,
         minimum_work: one(layers, "minimum-work", parse::work)?.unwrap_or(Work::ZERO),
-    })
-}
-
-fn rpc(layers: &Layers, network: &Network) -> Result<RpcConfig, ConfigError> {
-    let default = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), network.rpc_port());
-    let listen = one(layers, "rpc-listen", parse::socket_address)?.unwrap_or(default);
-    let allow_ip: Vec<IpRange> = many(layers, "rpc-allow-ip")?;
-    if !listen.ip().is_loopback() && allow_ip.is_empty() {
-        let reason = format!("{listen} is open to other machines: say who may connect with --rpc-allow-ip");
-        return Err(invalid(layers, "rpc-listen", &reason));
-    }
-    let text = |name| one(layers, name, |text| Ok(text.to_owned()));
-    let user = match (text("rpc-user")?, text("rpc-password")?) {
-        (Some(user), Some(password)) if !user.is_empty() && !user.contains(':') && !password.is_empty() => {
-            Some(UserPassword { user, password })
-        }
-        (Some(_), Some(_)) => return Err(invalid(layers, "rpc-user", "expected a name without `:`, and a password")),
-        (Some(_), None) => return Err(invalid(layers, "rpc-user", "needs --rpc-password too")),
-        (None, Some(_)) => return Err(invalid(layers, "rpc-password", "needs --rpc-user too")),
-        (None, None) => None,
-    };
-    Ok(RpcConfig {
-        listen,
-        allow_ip,
-        auth: many(layers, "rpcauth")?,
-        user,
-        whitelist: many(layers, "rpc-whitelist")?,
-        host: many(layers, "rpc-host")?,
-        threads: size(layers, "rpc-threads", 1..=1024)?,
-        work_queue: size(layers, "rpc-work-queue", 1..=1 << 20)?,
-        timeout: Duration::from_secs(number(layers, "rpc-timeout", 1..=3600)?),
-        max_connections: u32::try_from(number(layers, "rpc-max-connections", 1..=1 << 16)?).expect("in range"),
     })
 }
 

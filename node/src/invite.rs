@@ -13,6 +13,7 @@ use crate::p2p::shell::files::{self, Files};
 use crate::p2p::shell::frames::Received;
 use crate::p2p::shell::noise::{Handshake, Role, Session, StaticKey};
 use crate::p2p::shell::{conn, dial};
+use setara_api::client::{Auth, Client};
 use setara_core::hash::BlockHash;
 use setara_core::limits;
 use setara_core::network::Network;
@@ -30,6 +31,9 @@ use tokio::time::timeout;
 const SCHEME: &str = "setara://";
 /// How long the peer may take to send its genesis file.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long the running node may take to say where it is reached.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// An invite.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,7 +58,7 @@ pub enum InviteError {
     /// Nobody knows how to reach this node.
     #[error(
         "no address to invite to: say at which address others reach this node with --address HOST:PORT (or \
-         --external-address in its configuration)"
+         --external-address in its configuration); a running node with --map-port knows it by itself"
     )]
     NoAddress,
     /// The invite is to name a key that has not been made yet.
@@ -127,10 +131,14 @@ impl FromStr for Invite {
     }
 }
 
-/// The invite to a node, from its configuration: at `address` if given, else at the first external address it was told.
+/// The invite to a node: at `address` if given, else at the first external address in its configuration, else at one that
+/// the running node has found out, such as the router's.
 pub fn invite(config: &Config, address: Option<PeerName>) -> Result<Invite, InviteError> {
     let folder = config.data_dir.join(&config.network.name);
-    let mut peer = address.or_else(|| config.peers.external.first().cloned()).ok_or(InviteError::NoAddress)?;
+    let mut peer = address
+        .or_else(|| config.peers.external.first().cloned())
+        .or_else(|| found_out(config, &folder))
+        .ok_or(InviteError::NoAddress)?;
     // A running node knows its port; one that does not run will take the configured one.
     let listening = read_endpoints(&folder).and_then(|endpoints| endpoints.p2p).map(|address| address.port());
     let configured = config.peers.listen.map(|address| address.port()).filter(|port| *port != 0);
@@ -140,6 +148,16 @@ pub fn invite(config: &Config, address: Option<PeerName>) -> Result<Invite, Invi
         false => None,
     };
     Ok(Invite { key, peer, genesis: config.network.genesis_hash() })
+}
+
+/// Where the running node, if one runs, says that others reach it.
+fn found_out(config: &Config, folder: &Path) -> Option<PeerName> {
+    let listen = read_endpoints(folder).map_or(config.rpc.listen, |endpoints| endpoints.rpc);
+    let client = Client::new(&format!("http://{listen}"), Auth::Cookie(folder.join(".cookie"))).ok()?;
+    let info = client.with_timeout(ASK_TIMEOUT).call("getnetworkinfo", serde_json::json!([])).ok()?;
+    let first = info.get("localaddresses")?.get(0)?;
+    let (host, port) = (first.get("address")?.as_str()?, first.get("port")?.as_u64()?);
+    format!("{host}:{port}").parse().ok()
 }
 
 /// The public half of a lasting identity, if one has been made.

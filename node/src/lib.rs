@@ -6,11 +6,13 @@ pub mod call;
 pub mod chain;
 pub mod clock;
 pub mod config;
+pub mod console;
 pub mod datadir;
 pub mod descriptors;
 pub mod genesis;
 pub mod index;
 pub mod invite;
+pub mod memory;
 pub mod mempool;
 pub mod mining;
 #[cfg(feature = "rocksdb")]

@@ -24,6 +24,7 @@ use crate::config::{Config, PeerName};
 use crate::datadir::{DataDir, DataDirError, Endpoints};
 use crate::descriptors::{self, Descriptors, TooFew};
 use crate::index::{self, Indexes};
+use crate::memory::{self, Held, Part, TooLittle, count};
 use crate::mempool::{Mempool, Options};
 use crate::mining::{Miner, MinerOptions, Templates};
 use crate::p2p::brain::BrainOptions;
@@ -49,7 +50,7 @@ use tokio::runtime::Runtime;
 
 mod tasks;
 
-use tasks::{history, keep_mempool, keep_snapshot, keep_witness};
+use tasks::{held, history, keep_mempool, keep_snapshot, keep_witness};
 
 /// Time for tasks of the runtime that are left when everything else has stopped.
 const RUNTIME_GRACE: Duration = Duration::from_secs(1);
@@ -93,6 +94,9 @@ pub enum NodeError {
         /// The file that tells.
         witness: PathBuf,
     },
+    /// The budget of memory is too small for this chain.
+    #[error("--max-memory: {0}")]
+    Memory(#[from] TooLittle),
     /// Too few files may be open.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
@@ -149,6 +153,9 @@ pub fn run(config: Config) -> Result<(), NodeError> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system("starting threads"))?;
     let stop = signals::listen(runtime.handle()).map_err(system("listening for signals"))?;
+    // How long the chain was: its headers take from what there is.
+    let headers = WitnessFile::new(directory.witness()).read().map_or(0, |witness| witness.height.get().into());
+    let config = config.with_headers(headers)?;
     let descriptors = descriptors::prepare(&config)?;
     let config = with_limits(config, &descriptors);
     tracing::info!(
@@ -158,6 +165,9 @@ pub fn run(config: Config) -> Result<(), NodeError> {
         data = %directory.path().display(),
         "starting"
     );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
 
     let server = runtime.block_on(RpcServer::start(
         &config.rpc,
@@ -220,12 +230,13 @@ fn serve(
     stop: &Stop,
 ) -> Result<(), NodeError> {
     server.loading("Opening the database…");
-    // Coins are read far more often than anything else, so their cache and the database's share the budget evenly.
-    let half = usize::try_from(config.db_cache_bytes / 2).unwrap_or(usize::MAX);
-    let rocks = RocksStore::open(
-        &directory.database(),
-        &RocksOptions { memory_bytes: half, open_files: descriptors.database, kept_bytes: config.prune.target() },
-    )?;
+    let shares = config.shares;
+    let options = RocksOptions {
+        memory_bytes: count(shares.of(Part::Database)),
+        open_files: descriptors.database,
+        kept_bytes: config.prune.target(),
+    };
+    let rocks = RocksStore::open(&directory.database(), &options)?;
     let store: Arc<dyn Store> = Arc::new(rocks.clone());
     let file = WitnessFile::new(directory.witness());
     let witness = file.read();
@@ -233,9 +244,10 @@ fn serve(
     refuse_pruned(&*store, config, directory)?;
 
     server.loading("Loading the chain…");
-    let known = Arc::new(KnownSignatures::default());
+    let known = Arc::new(KnownSignatures::with_capacity(shares.signatures()));
     let options = ChainOptions {
-        coin_cache_bytes: half,
+        coin_cache_bytes: count(shares.coin_table()),
+        checked_bytes: count(shares.checked_bytes()),
         max_reorg: config.max_reorg,
         space: Some(SpaceCheck::new(directory.path())),
         directory: directory.path().display().to_string(),
@@ -245,13 +257,14 @@ fn serve(
     let verifier = Verifier::new(config.network.clone(), known.clone(), None);
     let chain = ChainHandle::start(store.clone(), verifier, options, clock.used.clone())?;
     let tip = chain.view().info();
-    tracing::info!(height = %tip.height, hash = %tip.hash, "the chain is loaded");
+    tracing::info!(height = tip.height.get(), hash = %tip.hash, "the chain is loaded");
     let notices: Vec<String> = witness.and_then(|witness| witness::loss(&witness, &chain.view())).into_iter().collect();
     for notice in &notices {
         tracing::error!("{notice}");
     }
 
-    let parts = Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known, runtime, stop);
+    let parts =
+        Parts::start(config, descriptors.handshakes, directory, clock, &store, &chain, known.clone(), runtime, stop);
     let result = parts.and_then(|parts| {
         let listening = parts.peers.listening();
         if let Err(error) = directory.write_endpoints(&Endpoints { p2p: listening, ..endpoints }) {
@@ -263,6 +276,7 @@ fn serve(
             None => tracing::info!("not listening for peers"),
         }
         let mut context = parts.context(config, directory, clock, &chain, notices, stop);
+        context.memory = held(shares, rocks.clone(), chain.clone(), parts.mempool.clone(), known);
         context.backup = backup(config, rocks);
         server.ready(context);
         let fault = runtime.block_on(wait(&chain, stop));
@@ -286,7 +300,7 @@ fn backup(config: &Config, store: RocksStore) -> Backup {
     let config = config.clone();
     Box::new(move |folder| {
         let mark = backup::create(&config, &store, folder).map_err(|error| error.to_string())?;
-        tracing::info!(height = %mark.height, folder = %folder.display(), "made a backup");
+        tracing::info!(height = mark.height.get(), folder = %folder.display(), "made a backup");
         Ok(Witness { height: mark.height, hash: mark.hash })
     })
 }
@@ -365,7 +379,7 @@ impl Parts {
         let network = &config.network;
         let floor = config.mempool.min_relay_fee.sen();
         let options = Options {
-            max_bytes: usize::try_from(config.mempool.max_bytes).unwrap_or(usize::MAX),
+            max_bytes: count(config.mempool.max_bytes),
             relay_floor: floor,
             expiry_seconds: config.mempool.expiry.as_secs(),
             ..Options::default()
@@ -385,7 +399,11 @@ impl Parts {
             stop.requested.clone(),
         )?);
         let indexes = match config.index {
-            true => Some(Indexes::start(store.clone(), chain.clone()).map_err(system("starting the indexes"))?),
+            true => {
+                let batch = count(config.shares.index_batch());
+                let started = Indexes::start_within(store.clone(), chain.clone(), batch);
+                Some(started.map_err(system("starting the indexes"))?)
+            }
             false => None,
         };
         let mine = |payout| {
@@ -444,7 +462,7 @@ impl Parts {
         notices: Vec<String>,
         stop: &Stop,
     ) -> RpcContext {
-        let database = directory.database();
+        let (database, shares) = (directory.database(), config.shares);
         RpcContext {
             network: config.network.clone(),
             clock: clock.used.clone(),
@@ -461,6 +479,7 @@ impl Parts {
             private_broadcast: config.peers.private_broadcast,
             folder: directory.path().to_owned(),
             disk_bytes: Box::new(move || folder_bytes(&database)),
+            memory: Box::new(move || Held { resident: memory::resident_bytes(), shares, used: Vec::new() }),
             notices,
             backup: Box::new(|_| Err("the database is not open".to_owned())),
             shutdown: stop.requested.clone(),
@@ -521,6 +540,7 @@ fn peer_options(config: &Config, directory: &DataDir) -> NetworkOptions {
         upload_target: peers.upload_target,
         onion: peers.proxy.is_some(),
         snapshot: config.snapshot.fetch,
+        download_bytes: config.shares.download_bytes(),
     };
     NetworkOptions {
         handshakes_max: HANDSHAKES_MAX,

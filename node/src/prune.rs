@@ -174,7 +174,7 @@ impl Pruner {
             self.reclaim(started + RECLAIM_PATIENCE, stop)?;
             let view = self.chain.view();
             let seconds = started.elapsed().as_secs_f32();
-            tracing::info!(blocks, bodies_from = %view.bodies_from(), seconds, "old blocks were deleted");
+            tracing::info!(blocks, bodies_from = view.bodies_from().get(), seconds, "old blocks were deleted");
         }
         Ok(blocks)
     }

@@ -7,6 +7,7 @@ pub mod fuzz;
 
 use crate::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
 use crate::clock::Clock;
+use crate::memory::{self, Held, Part, Usual, Wanted};
 use crate::store::Store;
 use setara_core::address::Address;
 use setara_core::amount::Amount;
@@ -75,6 +76,15 @@ pub fn funded_network(count: u32, amount: Amount) -> Arc<Network> {
 /// A verifier of its own, with nothing known.
 pub fn verifier(network: &Arc<Network>) -> Verifier {
     Verifier::new(network.clone(), Arc::new(KnownSignatures::default()), None)
+}
+
+/// What a node of the usual shares says of its memory, of which it counts nothing but one part.
+pub fn held() -> Held {
+    let wanted =
+        Wanted { budget: None, database: None, mempool: None, inbound: None, index: true, block_bytes: 1_000_000 };
+    let usual = Usual { database: 450 << 20, mempool: 300_000_000, inbound: 114 };
+    let shares = wanted.split(0, &usual).expect("without a budget nothing is too little");
+    Held { resident: memory::resident_bytes(), shares, used: vec![(Part::Coins, 7)] }
 }
 
 /// A running chain over `store`.

@@ -130,7 +130,12 @@ impl World {
     fn call(&self, node: &NodeProcess, method: &str, params: Value) -> Result<Value, Died> {
         match node.try_call(method, params.clone()) {
             Ok(result) => Ok(result),
-            Err(ClientError::Unreachable { .. } | ClientError::Malformed(_) | ClientError::Auth(_)) => Err(Died),
+            Err(
+                ClientError::Unreachable { .. }
+                | ClientError::Malformed(_)
+                | ClientError::NoCookie { .. }
+                | ClientError::Auth(_),
+            ) => Err(Died),
             Err(ClientError::Rpc { message, .. }) if message.contains("stopping") => Err(Died),
             Err(ClientError::Rpc { code: DATABASE_ERROR, .. }) if self.disk_fails => Err(Died),
             Err(error) => panic!("{method} {params}: {error}\n{}", node.log()),

@@ -367,8 +367,10 @@ impl Drop for NodeProcess {
 /// Errors that a node gives while it starts: not bound yet, still loading, the cookie about to be replaced; or while it ends
 /// because it could not start.
 fn is_startup(error: &ClientError) -> bool {
-    matches!(error, ClientError::Unreachable { .. } | ClientError::Auth(_) | ClientError::Busy)
-        || matches!(error, ClientError::Rpc { code: -28 | -37, .. })
+    matches!(
+        error,
+        ClientError::Unreachable { .. } | ClientError::NoCookie { .. } | ClientError::Auth(_) | ClientError::Busy
+    ) || matches!(error, ClientError::Rpc { code: -28 | -37, .. })
 }
 
 fn parent_of(pid: u64) -> Option<u64> {

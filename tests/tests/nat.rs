@@ -8,7 +8,7 @@
 
 use serde_json::Value;
 use setara_tests::lab::{Daemon, Lab, LabNode, P2P_PORT, run};
-use setara_tests::process::{DEADLINE, Setup, wait_until};
+use setara_tests::process::{DEADLINE, Setup, binary, wait_until};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -94,6 +94,14 @@ fn programs(names: &[&str]) -> Result<(), String> {
     }
 }
 
+/// Only where no namespaces can be had is anything skipped.
+fn skip(reason: &str) {
+    match line(false) {
+        Ok(_) => panic!("{reason}"),
+        Err(refused) => eprintln!("skipped: no namespaces can be had here: {refused}"),
+    }
+}
+
 /// A router, or why there is none here.
 fn router(directory: &Path, options: &str, ready: &str) -> Result<(Lab, Daemon), String> {
     programs(&["ip", "nft", "miniupnpd"])?;
@@ -116,7 +124,7 @@ fn forwards(options: &str, ready: &str, means: &str) {
     let directory = tempfile::tempdir().unwrap();
     let (lab, _daemon) = match router(directory.path(), options, ready) {
         Ok(started) => started,
-        Err(reason) => return eprintln!("skipped: no router can be had here: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     let rules = || run(&format!("ip netns exec {} nft list ruleset", lab.of("router")), "").unwrap();
     let mut inside = node(&lab, "inside", directory.path(), &["--map-port"]);
@@ -129,6 +137,12 @@ fn forwards(options: &str, ready: &str, means: &str) {
         inside.call(&["getnetworkinfo"]).get("localaddresses")?.get(0).cloned()
     });
     assert_eq!((&local["address"], &local["port"]), (&"11.77.0.1".into(), &19_740.into()), "{local}");
+
+    // Whoever is invited is sent there.
+    let (program, folder) = (binary("setara-node"), directory.path().join("inside"));
+    let line = format!("{} invite --network dev --data-dir {}", program.display(), folder.display());
+    let invite = run(&format!("ip netns exec {} {line}", lab.of("inside")), "").unwrap();
+    assert!(invite.contains(&format!("setara://11.77.0.1:{P2P_PORT}/")), "{invite}");
 
     let outside = node(&lab, "outside", directory.path(), &["--connect", &format!("11.77.0.1:{P2P_PORT}")]);
     assert_eq!(peer(&outside), format!("11.77.0.1:{P2P_PORT}"));
@@ -156,7 +170,7 @@ fn nat_without_a_router_the_node_goes_on() {
     let directory = tempfile::tempdir().unwrap();
     let lab = match programs(&["ip"]).and_then(|()| line(false)) {
         Ok(lab) => lab,
-        Err(reason) => return eprintln!("skipped: no namespaces can be had here: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     let mut inside = node(&lab, "inside", directory.path(), &["--map-port"]);
     assert!(inside.process.wait_for_log("others cannot dial this node"), "{}", inside.process.log());
@@ -177,7 +191,7 @@ fn nat_a_real_proxy_leads_out() {
     });
     let (lab, _proxy) = match started {
         Ok(started) => started,
-        Err(reason) => return eprintln!("skipped: no proxy can be had here: {reason}"),
+        Err(reason) => return skip(&reason),
     };
     let outside = node(&lab, "outside", directory.path(), &[]);
     let target = format!("11.77.0.2:{P2P_PORT}");

@@ -15,6 +15,7 @@ use setara_node::testing::{self, ChainBuilder};
 use setara_tests::process::{DEADLINE, NodeProcess, Setup, wait_until};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Blocks of the chain, each of some 66 kB: five times what is kept.
@@ -29,6 +30,15 @@ const WRITTEN_RATIO_MAX: f64 = 2.2;
 /// On disk beside the bodies: the log that is replayed at a start, undo records, headers, a file not quite dead yet.
 const BESIDE_BYTES: u64 = 12_000_000;
 
+/// What the whole database may take in the test of that; the least is 288 blocks of 100 kB and 200 MB.
+const MAX_DISK: &str = "240m";
+const MAX_DISK_BYTES: u64 = 240_000_000;
+/// Outputs of a block of 97 kB, and the bytes of such blocks that come in: far more than may stay.
+const LARGE_OUTPUTS: usize = 2_950;
+const COMING_BYTES: u64 = 360_000_000;
+
+/// Between two looks at a folder of many files.
+const FOLDER_POLL: Duration = Duration::from_millis(25);
 /// Between two looks at a process.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -43,18 +53,21 @@ fn network() -> Arc<Network> {
 
 /// Large blocks that cost little to check.
 fn blocks(network: &Arc<Network>, count: u32) -> Vec<Vec<u8>> {
+    endless(network, OUTPUTS).take(count as usize).collect()
+}
+
+/// The same without end, each of so many outputs.
+fn endless(network: &Arc<Network>, outputs: usize) -> impl Iterator<Item = Vec<u8>> {
     let mut builder = ChainBuilder::new(network);
     builder.keep_history(false);
     let nothing = Output { amount: Amount::ZERO, address: Address::ZERO };
-    (0..count)
-        .map(|_| {
-            let mut block = builder.build(Vec::new());
-            block.coinbase.outputs.extend(std::iter::repeat_n(nothing, OUTPUTS));
-            let block = testing::seal(block);
-            builder.apply(&block).unwrap();
-            encode(&block)
-        })
-        .collect()
+    std::iter::repeat_with(move || {
+        let mut block = builder.build(Vec::new());
+        block.coinbase.outputs.extend(std::iter::repeat_n(nothing, outputs));
+        let block = testing::seal(block);
+        builder.apply(&block).unwrap();
+        encode(&block)
+    })
 }
 
 /// A directory that holds the chain, never pruned.
@@ -207,4 +220,45 @@ fn prune_a_whole_chain() {
     assert_eq!(info(&node)["prune_target_size"], 260_000_000);
     assert_serves(&node);
     assert_eq!(Height::new(BLOCKS).get() as u64, height(&node));
+}
+
+/// `--max-disk` deletes old blocks by itself while blocks come in: the directory grows up to it, never past it, and shrinks.
+#[test]
+fn prune_max_disk_is_kept_while_blocks_come_in() {
+    let network = network();
+    let directory = tempfile::tempdir().unwrap();
+    let genesis = directory.path().join("genesis.json");
+    std::fs::write(&genesis, network.to_json()).unwrap();
+    let setup = Setup::genesis(directory.path().join("node"), "prune", &genesis).with(["--no-index", "--no-listen"]);
+    let database = setup.network_dir().join("db");
+    let node = setup.with(["--db-cache", "32", "--max-disk", MAX_DISK]).start();
+    let (largest, fell, done) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+    let mut coming = 0;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut before = 0;
+            while !done.load(Ordering::SeqCst) {
+                // A file may go between its name and its size.
+                let bytes = folder_bytes(&database);
+                largest.fetch_max(bytes, Ordering::SeqCst);
+                fell.fetch_max(u64::saturating_sub(before, bytes), Ordering::SeqCst);
+                before = bytes;
+                std::thread::sleep(FOLDER_POLL);
+            }
+        });
+        for block in endless(&network, LARGE_OUTPUTS) {
+            let answer = node.try_call("submitblock", json!([hex::encode(&block)]));
+            coming += block.len() as u64;
+            if coming >= COMING_BYTES || !matches!(answer, Ok(Value::Null)) {
+                done.store(true, Ordering::SeqCst);
+                answer.unwrap();
+                break;
+            }
+        }
+    });
+    let (largest, fell) = (largest.into_inner(), fell.into_inner());
+    let from = assert_serves(&node);
+    println!("{coming} bytes of blocks; at most {largest} on disk, at once {fell} less; kept from {from}");
+    assert!(from > 1 && fell > MAX_DISK_BYTES / 32, "nothing was deleted: {from}, {fell}");
+    assert!(largest > MAX_DISK_BYTES / 2 && largest <= MAX_DISK_BYTES, "{largest}");
 }

@@ -1,4 +1,5 @@
-//! What `make` runs, run: the network of three on one machine, to its end and cut off in the middle.
+//! What `make` runs, run: the network of three on one machine, to its end and cut off in the middle; and what looks for
+//! packages, on a machine of stand-ins.
 
 use rustix::process::{Pid, Signal, kill_process};
 use setara_tests::process::{binary, wait_until};
@@ -98,5 +99,53 @@ fn net_leaves_nothing_running() {
         kill_process(pid, signal).unwrap();
         assert_eq!(script.0.wait().unwrap().code(), code);
         wait_until("the end of all that was started", || processes_of(directory.path()).is_empty().then_some(()));
+    }
+}
+
+/// A fresh machine has no package lists: they are fetched before a package is called missing. Where it is missing, the
+/// message says what to do. Everything that the script runs is a stand-in, but for the tools of text.
+#[test]
+fn dependencies_are_looked_for_in_fresh_lists() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("scripts/dependencies");
+    for offered in [true, false] {
+        let directory = tempfile::tempdir().unwrap();
+        let place = |name: &str| directory.path().join(name);
+        for tool in ["bash", "env", "cat", "cut", "date", "dirname", "grep", "head", "sort", "touch", "uname"] {
+            let found =
+                ["/usr/bin", "/bin"].map(|folder| Path::new(folder).join(tool)).into_iter().find(|tool| tool.exists());
+            std::os::unix::fs::symlink(found.unwrap_or_else(|| panic!("no {tool}")), place(tool)).unwrap();
+        }
+        let stand_in = |name: &str, body: &str| {
+            std::fs::write(place(name), format!("#!/bin/bash\n{body}\n")).unwrap();
+            let executable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(place(name), executable).unwrap();
+        };
+        let lists = place("lists");
+        let lists = lists.display();
+        let candidate = if offered { "1.27" } else { "(none)" };
+        stand_in("id", "echo 0");
+        // Whatever is asked about is installed, but for rustup.
+        stand_in("dpkg-query", "[[ \"$*\" == *rustup* ]] || echo 'install ok installed'");
+        stand_in("apt-get", &format!("[[ \"$*\" != *update* ]] || touch {lists}"));
+        let body = format!("[ -e {lists} ] && echo '  Candidate: {candidate}' || echo '  Candidate: (none)'");
+        stand_in("apt-cache", &body);
+        stand_in("rustup", "");
+        stand_in("rustc", "echo 'rustc 9.9.0 (a stand-in)'");
+        let output = Command::new(place("bash"))
+            .arg(&script)
+            .arg("build")
+            .env_clear()
+            .env("PATH", directory.path())
+            .env("HOME", directory.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.success(), offered, "{said}");
+        assert!(place("lists").exists(), "the lists were never fetched: {said}");
+        if !offered {
+            for part in ["Missing: Rust", "sh.rustup.rs", "Debian has it from 13 on", "install.sh"] {
+                assert!(said.contains(part), "{part}: {said}");
+            }
+        }
     }
 }

@@ -202,6 +202,22 @@ fn one_file_reads_the_clock() {
     none(offences);
 }
 
+/// A `Height` recorded by its `Display` is a text in a JSON line; who reads the log wants a number.
+#[test]
+fn heights_are_logged_as_numbers() {
+    let by_display = |line: &str| {
+        ["%height", "%base", "height = %", "base = %", "bodies_from = %"].iter().any(|form| line.contains(form))
+    };
+    assert!(by_display("info!(%height, ..") && by_display("info!(hash, height = %tip.height, .."));
+    let mut offences = Vec::new();
+    for (path, text) in rust_files("node/src/") {
+        for (number, line) in shipped(&text).into_iter().filter(|(_, line)| by_display(line)) {
+            offences.push(format!("{path}:{number}: record the number, `.get()`: {}", line.trim()));
+        }
+    }
+    none(offences);
+}
+
 /// SC6: no unsafe code of ours, in any crate.
 #[test]
 fn unsafe_code_is_forbidden_everywhere() {

@@ -80,6 +80,7 @@ fn money_is_mined_paid_reorganised_and_restored() {
     let restored = restored_alice.restore(&alice_words, "");
     assert_eq!(restored["confirmed"], alice.balance()[0].as_str());
     assert_eq!(restored["addresses_found"], 2, "one for mining, one for change");
+    assert_eq!(restored["height"], node.call("getblockcount", json!([])), "it holds up to there");
     let restored_bob = Wallet::at(directory.path(), "bob-again", &node);
     assert_eq!(restored_bob.restore(&bob_words, "--gap 5")["confirmed"], "2.50000000");
     assert_eq!(restored_alice.history(), alice.history());

@@ -103,7 +103,7 @@ fn check_retyped(words: &str) -> Result<(), WalletError> {
                 right = true;
                 break;
             }
-            eprintln!("That is not the word. Look at your paper.");
+            output::note("That is not the word. Look at your paper.\n");
         }
         if !right {
             return Err(WalletError::Cancelled);
@@ -125,16 +125,20 @@ fn restore(global: &Global, choose: &ChooseNetwork, words: &Source, gap: u32) ->
     let found = account::discover(&Keys::new(&seed), &network, &node, gap)?;
     let mut wallet = Wallet::create(&path, password.as_bytes(), seed, network, found.used)?;
     let found = found.addresses;
-    let balance = sync::look(&mut wallet, &node)?.balance()?;
+    let view = look(global, &mut wallet, &node)?;
+    let (balance, height) = (view.balance()?, view.tip.height);
     if global.json {
-        return print_json(&json!({ "addresses_found": found, "confirmed": balance.confirmed }));
+        let confirmed = balance.confirmed;
+        return print_json(&json!({ "addresses_found": found, "confirmed": confirmed, "height": height }));
     }
     let ticker = &wallet.network().ticker;
     print_text(&format!(
-        "Made {} for the network {}.\nFound {found} used addresses and {} {ticker} confirmed.\n",
+        "Made {} for the network {}.\nFound {found} used addresses and {} {ticker} confirmed, in the chain up to block \
+         {height} of {} UTC.\n",
         path.display(),
         wallet.network().name,
-        balance.confirmed
+        balance.confirmed,
+        output::utc(u64::from(view.tip_time))
     ))
 }
 
@@ -142,7 +146,10 @@ fn address(global: &Global, qr: bool) -> Result<(), WalletError> {
     let mut wallet = open(global)?;
     let address = wallet.next_address()?;
     if let Some(warning) = account::gap_warning(&wallet) {
-        eprintln!("{warning}");
+        match global.json {
+            true => output::warning(true, "gap", &warning),
+            false => output::note(&format!("{warning}\n")),
+        }
     }
     if global.json {
         return print_json(&json!({ "address": address }));
@@ -156,24 +163,30 @@ fn address(global: &Global, qr: bool) -> Result<(), WalletError> {
 fn balance(global: &Global) -> Result<(), WalletError> {
     let mut wallet = open(global)?;
     let node = connect(global, wallet.network())?;
-    let balance = sync::look(&mut wallet, &node)?.balance()?;
+    let balance = look(global, &mut wallet, &node)?.balance()?;
     if global.json {
         return print_json(&json!({
-            "confirmed": balance.confirmed, "pending": balance.pending, "immature": balance.immature
+            "confirmed": balance.confirmed, "pending": balance.pending, "immature": balance.immature,
+            "waiting": balance.waiting
         }));
     }
     let ticker = &wallet.network().ticker;
-    print_text(&output::pairs(&[
+    let mut rows = vec![
         ("confirmed", format!("{} {ticker}", balance.confirmed)),
         ("pending", format!("{} {ticker}", balance.pending)),
         ("immature", format!("{} {ticker}", balance.immature)),
-    ]))
+    ];
+    if !balance.waiting.is_zero() {
+        rows.push(("waiting", format!("{} {ticker}, change of payments that the node does not take", balance.waiting)));
+    }
+    print_text(&output::pairs(&rows))
 }
 
 fn list(global: &Global, limit: Option<usize>) -> Result<(), WalletError> {
     let mut wallet = open(global)?;
     let node = connect(global, wallet.network())?;
-    let entries = history::list(&mut wallet, &node)?;
+    let view = look(global, &mut wallet, &node)?;
+    let entries = history::entries(&wallet, &node, &view)?;
     let skip = limit.map_or(0, |limit| entries.len().saturating_sub(limit));
     let entries = &entries[skip..];
     if global.json {
@@ -200,7 +213,7 @@ fn pay(global: &Global, send: &Send) -> Result<(), WalletError> {
         return Err(needs_yes("nobody is there to confirm the payment"));
     }
     let node = connect(global, &network)?;
-    let view = sync::look(&mut wallet, &node)?;
+    let view = look(global, &mut wallet, &node)?;
     if let Some(id) = id
         && let Some(payment) = spend::repeated(&wallet, &view, id, &address_text, amount)?
     {
@@ -224,7 +237,7 @@ fn pay(global: &Global, send: &Send) -> Result<(), WalletError> {
         return print_text("Dry run: nothing was sent.\n");
     }
     if !global.json {
-        eprint!("{}", summary(&wallet, &view, &draft, &address_text));
+        output::note(&summary(&wallet, &view, &draft, &address_text));
     }
     if !global.yes {
         let answer = ask_line("Send? [y/N] ")?;
@@ -284,6 +297,15 @@ fn completions(shell: clap_complete::Shell) -> Result<(), WalletError> {
     let mut script = Vec::new();
     clap_complete::generate(shell, &mut command, "setara-wallet", &mut script);
     print_text(&String::from_utf8_lossy(&script))
+}
+
+/// The wallet's money as the node shows it, and a warning if that is an old picture.
+fn look(global: &Global, wallet: &mut Wallet, node: &Node) -> Result<sync::View, WalletError> {
+    let view = sync::look(wallet, node)?;
+    if let Some(message) = view.behind(wallet.network(), sync::now()) {
+        output::warning(global.json, "node-behind", &message);
+    }
+    Ok(view)
 }
 
 fn open(global: &Global) -> Result<Wallet, WalletError> {

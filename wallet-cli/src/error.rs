@@ -104,8 +104,20 @@ pub enum WalletError {
         reason: String,
     },
     /// The node refuses the credentials.
-    #[error("the node at {0} refuses the credentials; --cookie names its cookie file (DIR/NETWORK/.cookie)")]
-    Unauthorised(String),
+    #[error(
+        "the node at {url} refuses the credentials: {reason}; --cookie names its cookie file (DIR/NETWORK/.cookie)"
+    )]
+    Unauthorised {
+        /// Where.
+        url: String,
+        /// Why, in this machine's words.
+        reason: String,
+    },
+    /// The node knows the caller, and does not let it do this.
+    #[error(
+        "the node at {0} does not allow this to this caller (HTTP 403): see its --rpc-whitelist and --rpc-allow-ip"
+    )]
+    Forbidden(String),
     /// The node has not finished loading (RPC code -28).
     #[error("the node is still loading; try again in a moment")]
     Loading,
@@ -179,7 +191,8 @@ impl WalletError {
             Self::FeeTooHigh(_) => "fee-too-high",
             Self::TooLarge(_) => "transaction-too-large",
             Self::Unreachable { .. } => "node-unreachable",
-            Self::Unauthorised(_) => "node-unauthorised",
+            Self::Unauthorised { .. } => "node-unauthorised",
+            Self::Forbidden(_) => "node-forbidden",
             Self::Loading => "node-loading",
             Self::Node { .. } => "node-error",
             Self::Rejected(_) => "rejected",
@@ -197,7 +210,11 @@ impl WalletError {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Usage(_) | Self::BadAddress(_) | Self::BadAmount(_) | Self::BadMnemonic(_) => 2,
-            Self::Unreachable { .. } | Self::Unauthorised(_) | Self::Loading | Self::Unsent { .. } => 3,
+            Self::Unreachable { .. }
+            | Self::Unauthorised { .. }
+            | Self::Forbidden(_)
+            | Self::Loading
+            | Self::Unsent { .. } => 3,
             Self::Node { .. } | Self::Rejected(_) => 4,
             Self::Insufficient { .. } => 5,
             Self::WrongPassword | Self::PasswordNeeded | Self::InUse(_) => 6,

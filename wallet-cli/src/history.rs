@@ -43,12 +43,10 @@ pub struct Entry {
     pub settled: Settled,
 }
 
-/// All transactions of the wallet, with the view that they belong to.
-pub fn list(wallet: &mut Wallet, node: &Node) -> Result<Vec<Entry>, WalletError> {
-    let view = sync::look(wallet, node)?;
-    let network = wallet.network().clone();
-    let mut chain = ChainView::new(node, &network, view.tip, sync::now());
-    let mut entries = confirmed(&mut chain, node, &view)?;
+/// All transactions of the wallet as of `view`.
+pub fn entries(wallet: &Wallet, node: &Node, view: &View) -> Result<Vec<Entry>, WalletError> {
+    let mut chain = ChainView::new(node, wallet.network(), view.tip, sync::now());
+    let mut entries = confirmed(&mut chain, node, view)?;
     for pending in &view.pending {
         let body = Body::Transfer(pending.transaction.clone());
         entries.push(entry(&view.book, &body, pending.txid, None, pending.time, Settled::Pending));

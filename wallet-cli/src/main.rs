@@ -3,7 +3,7 @@
 use clap::Parser;
 use setara_wallet::args::Arguments;
 use setara_wallet::error::WalletError;
-use setara_wallet::{commands, secret};
+use setara_wallet::{commands, output, secret};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -19,9 +19,9 @@ fn main() -> ExitCode {
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if json {
-        eprintln!("{}", error.to_json());
+        output::note(&format!("{}\n", error.to_json()));
     } else {
-        eprintln!("setara-wallet: {error}");
+        output::note(&format!("setara-wallet: {error}\n"));
     }
     ExitCode::from(error.exit_code())
 }

@@ -84,6 +84,12 @@ impl Node {
         Ok(Tip { height: info.blocks.get(), hash: info.bestblockhash })
     }
 
+    /// The height of the best header known to the node, if it says that it is still catching up with its peers.
+    pub fn catching_up_to(&self) -> Result<Option<u32>, WalletError> {
+        let info = self.blockchain_info()?;
+        Ok(info.initialblockdownload.then(|| info.headers.get()))
+    }
+
     fn blockchain_info(&self) -> Result<types::BlockchainInfo, WalletError> {
         self.ask(self.client.get_blockchain_info())
     }
@@ -234,7 +240,16 @@ impl Node {
             ClientError::Unreachable { reason, .. } => {
                 WalletError::Unreachable { url: self.url.clone(), reason: foreign(&reason) }
             }
-            ClientError::Auth(_) => WalletError::Unauthorised(self.url.clone()),
+            ClientError::NoCookie { path } => WalletError::Unreachable {
+                url: self.url.clone(),
+                reason: format!(
+                    "it is not running, or not there: a running node writes {}, which does not exist (--cookie names \
+                     another file)",
+                    path.display()
+                ),
+            },
+            ClientError::Auth(reason) => WalletError::Unauthorised { url: self.url.clone(), reason },
+            ClientError::Forbidden => WalletError::Forbidden(self.url.clone()),
             ClientError::Busy => {
                 WalletError::Unreachable { url: self.url.clone(), reason: "it is too busy, try again".into() }
             }

@@ -89,10 +89,31 @@ pub fn is_interactive() -> bool {
 
 /// A line that the user types in answer to a question on standard error; `None` at the end of input.
 pub fn ask_line(question: &str) -> io::Result<Option<String>> {
-    eprint!("{question}");
+    note(question);
     let mut line = String::new();
     let read = io::stdin().read_line(&mut line)?;
     Ok((read > 0).then(|| line.trim().to_owned()))
+}
+
+/// A note for people on standard error, which may be closed; with `json` as `{"warning":{"code","message"}}`, so that
+/// every line there can be read by a program.
+pub fn warning(json: bool, code: &str, message: &str) {
+    note(&match json {
+        true => format!("{}\n", serde_json::json!({ "warning": { "code": code, "message": message } })),
+        false => format!("Warning: {message}.\n"),
+    });
+}
+
+/// Text on standard error. That nobody reads it is no reason to fail.
+pub fn note(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// A duration in its largest unit that it fills twice, `3 days`.
+pub fn duration(seconds: u64) -> String {
+    let units = [(86_400, "days"), (3_600, "hours"), (60, "minutes")];
+    let unit = units.into_iter().find(|(unit, _)| seconds / unit >= 2);
+    unit.map_or_else(|| format!("{seconds} seconds"), |(unit, name)| format!("{} {name}", seconds / unit))
 }
 
 /// An instant as `2026-11-05 14:03:22` in UTC.
@@ -152,6 +173,12 @@ mod tests {
         for (seconds, text) in known {
             assert_eq!(utc(seconds), text);
         }
+    }
+
+    #[test]
+    fn durations_are_in_units_that_mean_something() {
+        let shown = [0, 119, 120, 7_199, 7_200, 172_799, 172_800].map(duration);
+        assert_eq!(shown, ["0 seconds", "119 seconds", "2 minutes", "119 minutes", "2 hours", "47 hours", "2 days"]);
     }
 
     #[test]

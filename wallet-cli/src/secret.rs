@@ -5,6 +5,7 @@
 //! processes: a convenience for tests), a prompt on the terminal without echo.
 
 use crate::error::WalletError;
+use crate::output;
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use std::fs::File;
 use std::io::{self, Read};
@@ -112,7 +113,9 @@ fn ask_password(prompt: &str, twice: bool) -> Result<Secret, WalletError> {
             return Err(WalletError::Usage("the two passwords differ; nothing was done".into()));
         }
         if password.chars().count() < PASSWORD_CHARS_ADVISED {
-            eprintln!("This password is short: whoever gets the file could guess it. `change-password` changes it.");
+            output::note(
+                "This password is short: whoever gets the file could guess it. `change-password` changes it.\n",
+            );
         }
     }
     Ok(password)

@@ -247,6 +247,9 @@ fn hint(error: WalletError, view: &View) -> WalletError {
     if !balance.pending.is_zero() {
         later.push(format!("{} wait to be confirmed", balance.pending));
     }
+    if !balance.waiting.is_zero() {
+        later.push(format!("{} are change of payments that the node does not take", balance.waiting));
+    }
     let hint = if later.is_empty() { String::new() } else { format!(" ({})", later.join("; ")) };
     WalletError::Insufficient { needed: *needed, available: *available, hint }
 }

@@ -19,14 +19,23 @@ use crate::coins::Candidate;
 use crate::error::WalletError;
 use crate::keystore::{Chain, KeyPath, Wallet};
 use crate::node::{Node, Sent, Tip};
+use crate::output;
 use setara_core::amount::Amount;
 use setara_core::hash::TxId;
+use setara_core::network::Network;
 use setara_core::transaction::{OutPoint, Output, Transaction};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 /// Confirmations after which a payment's bytes are forgotten: as deep as a coinbase must be on the public networks.
 const FINAL_CONFIRMATIONS: u32 = 100;
+
+/// A tip older than this many times the block spacing is remarked on: by chance that happens once in e^24, ten thousand
+/// million, blocks.
+const OLD_TIP_SPACINGS: u64 = 24;
+
+/// But never a tip younger than this, in seconds: where blocks come fast, an outage of hash rate is nothing unusual.
+const OLD_TIP_SECONDS: u64 = 2 * 3600;
 
 /// Between two attempts when the tip moves while it is being read, or an index of the node's lags behind.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -82,6 +91,8 @@ pub struct View {
     pub tip: Tip,
     /// The tip's time, from a checked header.
     pub tip_time: u32,
+    /// The height of the best header known to a node that says it is still catching up.
+    pub catching_up_to: Option<u32>,
     /// The addresses.
     pub book: AddressBook,
     /// Confirmed and unspent, as far as blocks say.
@@ -93,13 +104,16 @@ pub struct View {
     maturity: u32,
 }
 
-/// The three numbers of `balance`.
+/// The numbers of `balance`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Balance {
     /// In blocks, mature, and spent by nothing that is on its way.
     pub confirmed: Amount,
-    /// On its way to the wallet, its own change included.
+    /// On its way to the wallet and in the node's mempool, its own change included.
     pub pending: Amount,
+    /// What own payments that the node does not take would bring back: their coins stay reserved, so this is money that
+    /// is in none of the other numbers. A payment that is merely sent again is in the mempool by then, and pending.
+    pub waiting: Amount,
     /// From coinbases that cannot be spent yet.
     pub immature: Amount,
 }
@@ -140,6 +154,7 @@ fn look_at(wallet: &mut Wallet, node: &Node, tip: Tip) -> Result<View, WalletErr
     let network = wallet.network().clone();
     let mut chain = ChainView::new(node, &network, tip, now());
     let tip_time = chain.tip_header()?.time;
+    let catching_up_to = node.catching_up_to()?;
     let mut changed = false;
     let (book, coins, deltas) = loop {
         let book = AddressBook::new(wallet);
@@ -169,7 +184,7 @@ fn look_at(wallet: &mut Wallet, node: &Node, tip: Tip) -> Result<View, WalletErr
     if changed || !finished.is_empty() {
         wallet.save()?;
     }
-    Ok(View { tip, tip_time, book, coins, pending, statuses, maturity: network.maturity })
+    Ok(View { tip, tip_time, catching_up_to, book, coins, pending, statuses, maturity: network.maturity })
 }
 
 /// The confirmed coins, each proven. The node says only where to look: amounts and addresses come from the bytes.
@@ -275,8 +290,9 @@ fn rival(
     let addresses: BTreeSet<_> = transaction.spent_addresses().into_iter().collect();
     let ours = book.entries().filter(|(_, address, _)| addresses.contains(address));
     let texts: Vec<String> = ours.map(|(text, ..)| text.to_owned()).collect();
-    // From the tip at the time of paying back to where a reorganisation may have begun.
-    let start = since.saturating_sub(FINAL_CONFIRMATIONS);
+    // From the tip at the time of paying back to where a reorganisation may have begun. A node that is behind, or was
+    // made anew, may have fewer blocks than that.
+    let start = since.min(chain.tip().height).saturating_sub(FINAL_CONFIRMATIONS);
     let mut candidates = node.txids(&texts, start, chain.tip())?;
     candidates.retain(|other| *other != txid);
     let spends = |proven: &Proven| match &proven.body {
@@ -287,6 +303,27 @@ fn rival(
 }
 
 impl View {
+    /// What the user should know of a node that does not show the newest blocks: `None` where nothing speaks for it.
+    ///
+    /// The tip's age is what cannot be talked away: its header is checked. It says nothing where difficulty is fixed,
+    /// since blocks are made at will there; then, and beside it, the node's own word counts that it is catching up.
+    pub fn behind(&self, network: &Network, now: u64) -> Option<String> {
+        let (height, age) = (self.tip.height, now.saturating_sub(u64::from(self.tip_time)));
+        let usual = u64::from(network.spacing).saturating_mul(OLD_TIP_SPACINGS).max(OLD_TIP_SECONDS);
+        let old = !network.is_fixed() && age > usual;
+        let why = match self.catching_up_to {
+            Some(headers) => format!("it is still loading blocks, {height} of {headers}"),
+            None if old => "it is cut off from the network, or no blocks are made".to_owned(),
+            None => return None,
+        };
+        let time = output::utc(u64::from(self.tip_time));
+        let ago = output::duration(age);
+        Some(format!(
+            "the node is behind: its newest block, {height}, is of {time} UTC, {ago} ago ({why}). Money that moved after \
+             that block is not seen: what is shown holds only up to there"
+        ))
+    }
+
     /// Coins that unconfirmed transactions spend.
     fn spent(&self) -> BTreeSet<OutPoint> {
         self.pending.iter().flat_map(|pending| &pending.transaction.inputs).map(|input| input.outpoint).collect()
@@ -320,18 +357,23 @@ impl View {
         })
     }
 
-    /// Confirmed, pending, immature.
+    /// Confirmed, pending, immature, waiting.
     pub fn balance(&self) -> Result<Balance, WalletError> {
         let spent = self.spent();
         let sum = |amounts: &mut dyn Iterator<Item = Amount>| {
             Amount::checked_sum(amounts)
                 .ok_or_else(|| WalletError::Untrusted("its coins hold more money than there can be".into()))
         };
+        let arriving = |in_mempool| {
+            let these = self.arriving().filter(|(pending, ..)| pending.in_mempool == in_mempool);
+            sum(&mut these.map(|(_, _, output, _)| output.amount))
+        };
         let unspent = || self.coins.iter().filter(|coin| !spent.contains(&coin.outpoint));
         Ok(Balance {
             confirmed: sum(&mut unspent().filter(|coin| self.is_mature(coin)).map(|coin| coin.output.amount))?,
             immature: sum(&mut unspent().filter(|coin| !self.is_mature(coin)).map(|coin| coin.output.amount))?,
-            pending: sum(&mut self.arriving().map(|(_, _, output, _)| output.amount))?,
+            pending: arriving(true)?,
+            waiting: arriving(false)?,
         })
     }
 

@@ -28,16 +28,18 @@ const DELTA: Kind = Kind::Object(&[
     Field::optional("prevout", Kind::Integer, "Of a spend: the coin's position there."),
 ]);
 
-const LIST: Field = Field::new("addresses", Kind::Array(&Kind::Text), "Up to 1,000.");
+const TEXTS: Kind = Kind::Array(&Kind::Text);
+
+const LIST: Field = Field::new("addresses", TEXTS, "Up to 1,000.");
 
 const fn addresses(fields: &'static [Kind]) -> Param {
-    Param::required("addresses", Kind::OneOf(fields), "One address, or an object with a list.")
+    Param::required("addresses", Kind::OneOf(fields), "One address, a list of up to 1,000, or an object with one.")
 }
 
 pub(super) const METHODS: &[Method] = &[
     row(
         "getaddressbalance",
-        &[addresses(&[Kind::Text, Kind::Object(&[LIST])])],
+        &[addresses(&[Kind::Text, TEXTS, Kind::Object(&[LIST])])],
         Kind::Object(&[
             Field::new("balance", Kind::Integer, "Confirmed and unspent, sen."),
             Field::new("received", Kind::Integer, "Ever received, change included, sen."),
@@ -46,10 +48,17 @@ pub(super) const METHODS: &[Method] = &[
     ),
     row(
         "getaddressutxos",
-        &[addresses(&[
-            Kind::Text,
-            Kind::Object(&[LIST, Field::optional("chainInfo", Kind::Bool, "Whether to say at which tip this holds.")]),
-        ])],
+        &[
+            addresses(&[
+                Kind::Text,
+                TEXTS,
+                Kind::Object(&[
+                    LIST,
+                    Field::optional("chainInfo", Kind::Bool, "Whether to say at which tip this holds."),
+                ]),
+            ]),
+            Param::optional("chainInfo", Kind::Bool, "false", "The same, beside a list."),
+        ],
         Kind::OneOf(&[
             Kind::Array(&UTXO),
             Kind::Object(&[
@@ -62,20 +71,25 @@ pub(super) const METHODS: &[Method] = &[
     ),
     row(
         "getaddresstxids",
-        &[addresses(&[
-            Kind::Text,
-            Kind::Object(&[
-                LIST,
-                Field::optional("start", Kind::Integer, "First height; 0 if absent."),
-                Field::optional("end", Kind::Integer, "Last height; the tip if absent."),
+        &[
+            addresses(&[
+                Kind::Text,
+                TEXTS,
+                Kind::Object(&[
+                    LIST,
+                    Field::optional("start", Kind::Integer, "First height; 0 if absent."),
+                    Field::optional("end", Kind::Integer, "Last height; the tip if absent."),
+                ]),
             ]),
-        ])],
+            Param::optional("start", Kind::Integer, "0", "The same, beside a list."),
+            Param::optional("end", Kind::Integer, "the tip", "The same, beside a list."),
+        ],
         Kind::Array(&Kind::Hash),
         "Confirmed transactions that pay to or spend from addresses, in chain order, at most 100,000.",
     ),
     row(
         "getaddressmempool",
-        &[addresses(&[Kind::Text, Kind::Object(&[LIST])])],
+        &[addresses(&[Kind::Text, TEXTS, Kind::Object(&[LIST])])],
         Kind::Array(&DELTA),
         "What unconfirmed transactions pay to and spend from addresses, at most 100,000.",
     ),

@@ -28,6 +28,20 @@ const INDEX: Kind = Kind::Object(&[
     Field::optional("stopped", Kind::Text, "Why it has stopped."),
 ]);
 
+const LOCKED: Kind = Kind::Object(&[
+    Field::new("used", Kind::Integer, "Always 0: no memory is locked."),
+    Field::new("free", Kind::Integer, "Always 0."),
+    Field::new("total", Kind::Integer, "Always 0."),
+    Field::new("locked", Kind::Integer, "Always 0."),
+    Field::new("chunks_used", Kind::Integer, "Always 0."),
+    Field::new("chunks_free", Kind::Integer, "Always 0."),
+]);
+
+const SHARE: Kind = Kind::Object(&[
+    Field::new("limit", Kind::Integer, "Bytes that it may hold, copies made on the way included."),
+    Field::optional("used", Kind::Integer, "Bytes that it holds, where that is counted."),
+]);
+
 const LOG_CATEGORIES: Kind = Kind::Array(&Kind::Text);
 
 pub(super) const METHODS: &[Method] = &[
@@ -102,6 +116,29 @@ pub(super) const METHODS: &[Method] = &[
             "Makes a backup of the running node in a new folder on its own machine, as `setara-node backup` does.",
         )
     },
+    row(
+        Category::Control,
+        "getmemoryinfo",
+        &[Param::optional("mode", Kind::Text, "\"stats\"", "stats; Bitcoin Core's mallocinfo is not available.")],
+        Kind::Object(&[
+            Field::new("locked", LOCKED, "Memory locked against being written to swap."),
+            Field::new(
+                "setara",
+                Kind::Object(&[
+                    Field::optional("resident", Kind::Integer, "Bytes of the process in memory, as the system counts."),
+                    Field::optional("budget", Kind::Integer, "What --max-memory says, in bytes."),
+                    Field::new(
+                        "shares",
+                        Kind::Map(&SHARE),
+                        "By part: own, headers, slack, coins, database, mempool, signatures, checking, download, indexes, \
+                         peers.",
+                    ),
+                ]),
+                "What the node holds, and who may hold how much.",
+            ),
+        ]),
+        "Memory of the node.",
+    ),
     row(Category::Control, "uptime", &[], Kind::Integer, "Seconds since the node started."),
     row(
         Category::Control,

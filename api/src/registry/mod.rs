@@ -230,19 +230,22 @@ pub fn method(name: &str) -> Option<&'static Method> {
     methods().find(|method| method.name == name)
 }
 
-/// The known method whose name is nearest to a mistyped one.
+/// The known method whose name is nearest to a mistyped one; never one that changes or stops the node, which nobody
+/// should call on a guess.
 pub fn nearest(name: &str) -> Option<&'static str> {
-    /// Typing errors forgiven: more, and the suggestion is noise.
+    /// Typing errors forgiven: more, and the suggestion is noise. So it is if they are more than a third of what was typed.
     const EDITS_MAX: usize = 3;
     /// Longer names are nobody's typing error, and comparing them would cost their length.
     const NAME_CHARS_MAX: usize = 64;
     if name.len() > NAME_CHARS_MAX {
         return None;
     }
+    let forgiven = EDITS_MAX.min(name.chars().count() / 3);
     methods()
+        .filter(|method| method.group != Group::Control)
         .map(|method| (strsim::osa_distance(name, method.name), method.name))
         .min()
-        .filter(|(edits, _)| *edits <= EDITS_MAX)
+        .filter(|(edits, _)| *edits <= forgiven)
         .map(|(_, name)| name)
 }
 
@@ -299,7 +302,7 @@ mod tests {
             getmempoolinfo getmempoolentry getmempoolancestors getmempooldescendants gettxout gettxoutsetinfo \
             gettxoutproof verifytxoutproof validateaddress getmininginfo getnetworkhashps getblocktemplate \
             submitblock estimatesmartfee invalidateblock reconsiderblock getaddressbalance getaddressutxos \
-            getaddresstxids getaddressmempool getindexinfo getrpcinfo logging uptime help stop generatetoaddress \
+            getaddresstxids getaddressmempool getindexinfo getrpcinfo getmemoryinfo logging uptime help stop generatetoaddress \
             generateblock setmocktime rpc.discover";
         for name in promised.split_whitespace() {
             assert!(method(name).is_some(), "{name}");
@@ -319,7 +322,20 @@ mod tests {
     #[test]
     fn a_typing_error_finds_its_method() {
         assert_eq!(nearest("getblokcount"), Some("getblockcount"));
+        assert_eq!(nearest("getblockcout"), Some("getblockcount"));
+        assert_eq!(nearest("hlp"), Some("help"));
         assert_eq!(nearest("sendmoneynow"), None);
+        // A short name has little that can be mistyped: three of its letters are another word.
+        for name in ["", "x", "no", "nope", "shop", "home", "time"] {
+            assert_eq!(nearest(name), None, "{name}");
+        }
+        // Nothing that changes or stops a node is suggested, however near.
+        for method in methods().filter(|method| method.group == Group::Control) {
+            let mistyped = format!("{}x", method.name);
+            let suggested = nearest(&mistyped).and_then(super::method);
+            assert!(suggested.is_none_or(|method| method.group != Group::Control), "{mistyped}");
+        }
+        assert_eq!(nearest("stopp"), None);
         assert_eq!(nearest(&"g".repeat(1_000_000)), None);
     }
 }

@@ -134,7 +134,7 @@ impl ChainCore {
         batch.put_snapshot(&row);
         self.store.write(batch, Durability::Synced)?;
         tracing::info!(
-            base = %row.base, hash = %row.hash, coins = manifest.coins.count(),
+            base = row.base.get(), hash = %row.hash, coins = manifest.coins.count(),
             "began with a snapshot of the coins: usable now, its history is still to be verified"
         );
         self.coins.drop_clean();

@@ -57,7 +57,7 @@ impl ChainCore {
     ) -> Result<(), SubmitError> {
         self.usable()?;
         let verifier = self.verifier.clone();
-        let ended = verifier.pipeline(source, |key, prepared| {
+        let ended = verifier.pipeline(self.options.checked_bytes, source, |key, prepared| {
             let outcome = self.take_prepared(prepared, now());
             judged(self, key, outcome)
         });

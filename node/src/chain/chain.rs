@@ -17,7 +17,7 @@ use super::headers::SharedTree;
 use super::prune::{KEEP_BODIES, KEEP_UNDO};
 use super::recent::Recent;
 use super::tree::NodeId;
-use super::verify::Verifier;
+use super::verify::{Verifier, WINDOW_BYTES};
 use super::{Accepted, ChainFault, SubmitError};
 use crate::store::schema::{Pruned, SnapshotRow, flags};
 use crate::store::{SpaceCheck, Store};
@@ -58,8 +58,10 @@ pub enum Origin {
 /// Settings of the chain.
 #[derive(Debug, Clone)]
 pub struct ChainOptions {
-    /// Memory for cached coins.
+    /// Memory for the table of cached coins; what it brings with it is told by [`super::coin_cache_cost`].
     pub coin_cache_bytes: usize,
+    /// Bytes of blocks that are checked ahead of being connected; half as many of bodies are written ahead at once.
+    pub checked_bytes: usize,
     /// Deepest reorganisation that is followed; `None` follows all.
     pub max_reorg: Option<u32>,
     /// While loading in bulk, the longest time between two flushes: what a crash repeats.
@@ -80,6 +82,7 @@ impl Default for ChainOptions {
     fn default() -> Self {
         Self {
             coin_cache_bytes: 225 << 20,
+            checked_bytes: WINDOW_BYTES,
             max_reorg: None,
             flush_interval: Duration::from_secs(60),
             space: None,
@@ -222,7 +225,7 @@ impl ChainCore {
     /// Stores a body anew whose stored copy was damaged. It was judged when it first came.
     pub(super) fn put_back(&mut self, id: NodeId, bytes: Vec<u8>) -> Accepted {
         let node = self.tree.node(id);
-        tracing::info!(hash = %node.hash(), height = %node.height(), "a damaged block is whole again");
+        tracing::info!(hash = %node.hash(), height = node.height().get(), "a damaged block is whole again");
         self.pending.put_body(node.hash(), bytes);
         self.tree.find_body(id);
         Accepted::Duplicate
@@ -307,7 +310,7 @@ impl ChainCore {
 
     pub(super) fn mark_failed(&mut self, id: NodeId, error: RuleError) {
         let node = self.tree.node(id);
-        tracing::warn!(hash = %node.hash(), height = %node.height(), code = error.code(), %error, "block is invalid");
+        tracing::warn!(hash = %node.hash(), height = node.height().get(), code = error.code(), %error, "block is invalid");
         self.tree.set_bad(id, flags::FAILED);
         if self.reasons.len() >= REASONS_MAX {
             self.reasons.pop_first();

@@ -42,6 +42,44 @@ const fn entries_of(slots: usize) -> usize {
 const COIN_ROW_BYTES: usize = 36 + 9 + 32 + 5 + 1;
 /// Least slots of all tables together, whatever the budget.
 const SLOTS_MIN: usize = 1 << 10;
+/// Bytes of a change while it is written: of the sorted row, the batch and the store's copy of that, two are there at once.
+const WRITTEN_BYTES: usize = 2 * (COIN_ROW_BYTES + 24);
+/// Bytes of a change that the cache has not taken yet: in its block's delta, and in the table made of that for readers.
+const WAITING_BYTES: usize = size_of::<(OutPoint, Coin)>() + 2 * SLOT_BYTES;
+/// One part in so many of the entries may wait to be taken.
+const WAITING_PARTS: usize = 4;
+/// Parts of the entries that may be changes; a quarter stays for clean coins, without which every look-up would go to the disk.
+const DIRTY_PARTS: (usize, usize) = (3, 4);
+
+/// Slots of the largest table of at most `bytes`.
+const fn slots_of(bytes: usize) -> usize {
+    let fitting = bytes / SLOT_BYTES;
+    let slots = if fitting.is_power_of_two() { fitting } else { fitting.next_power_of_two() / 2 };
+    if slots > SLOTS_MIN { slots } else { SLOTS_MIN }
+}
+
+/// All that a table of so many slots can bring with it: itself, changes that wait, and their copies while they are written.
+const fn cost_of(slots: usize) -> usize {
+    let entries = entries_of(slots);
+    let dirty = entries / DIRTY_PARTS.1 * DIRTY_PARTS.0;
+    slots * SLOT_BYTES + dirty * WRITTEN_BYTES + entries / WAITING_PARTS * WAITING_BYTES
+}
+
+/// All that a cache can take that was given `bytes` for its table.
+pub fn coin_cache_cost(bytes: u64) -> u64 {
+    cost_of(slots_of(usize::try_from(bytes).unwrap_or(usize::MAX / 2))) as u64
+}
+
+/// Bytes of the largest table with which a cache keeps to `share`; of the smallest one if none does.
+pub fn coin_table_within(share: u64) -> u64 {
+    let share = usize::try_from(share).unwrap_or(usize::MAX / 2);
+    let mut slots = slots_of(share);
+    while slots > SLOTS_MIN && cost_of(slots) > share {
+        slots /= 2;
+    }
+    (slots * SLOT_BYTES) as u64
+}
+
 /// Changed outpoints that a shard remembers one by one; past that, a flush walks all of it.
 const CHANGED_MAX: usize = 1 << 10;
 
@@ -77,10 +115,8 @@ struct Shard {
 impl CoinCache {
     /// A cache of at most `bytes`, but with room for a small block in any case.
     pub fn new(bytes: usize, keys: KeyedState) -> Self {
-        let fitting = bytes / SLOT_BYTES;
-        let slots = if fitting.is_power_of_two() { fitting } else { fitting.next_power_of_two() / 2 };
         let shard = || Shard { table: HashMap::with_hasher(keys), changed: Vec::new(), changed_all: false };
-        Self { shards: (0..SHARDS).map(|_| shard()).collect(), entries_max: entries_of(slots.max(SLOTS_MIN)), dirty: 0 }
+        Self { shards: (0..SHARDS).map(|_| shard()).collect(), entries_max: entries_of(slots_of(bytes)), dirty: 0 }
     }
 
     /// Coins that differ from the stored ones.
@@ -90,8 +126,17 @@ impl CoinCache {
 
     /// Whether `more` changes might not fit beside the dirty coins: time to flush.
     pub const fn is_full_for(&self, more: usize) -> bool {
-        // A quarter stays for clean coins, without which every look-up would go to the disk.
-        self.dirty + more > self.entries_max / 4 * 3
+        self.dirty + more > self.entries_max / DIRTY_PARTS.1 * DIRTY_PARTS.0
+    }
+
+    /// Whether `waiting` changes outside of it are as many as may be.
+    pub const fn is_owed(&self, waiting: usize) -> bool {
+        waiting > self.entries_max / WAITING_PARTS
+    }
+
+    /// Bytes of the entries that are there.
+    pub fn bytes(&self) -> usize {
+        self.len() * SLOT_BYTES
     }
 
     /// The coins of `outpoints`, in order; those not cached are read from `store` and kept at least until the next
@@ -390,6 +435,30 @@ mod tests {
         assert!(after(&cache) > BUDGET);
         cache.drain();
         assert!(after(&cache) <= BUDGET, "{}", after(&cache));
+    }
+
+    /// A table that is made for a share costs no more than that, and one twice as large would.
+    #[test]
+    fn a_table_fits_its_share() {
+        for share in (1_000_000..4_000_000_000).step_by(123_456_789) {
+            let table = coin_table_within(share);
+            assert!(coin_cache_cost(table) <= share, "{share}");
+            assert!(coin_cache_cost(2 * table) > share, "{share}");
+            assert_eq!(coin_table_within(coin_cache_cost(table)), table);
+        }
+        assert_eq!(coin_table_within(0), (SLOTS_MIN * SLOT_BYTES) as u64);
+    }
+
+    /// What the cost of a change while it is written is made of.
+    #[test]
+    fn the_cost_of_writing_covers_rows_and_batch() {
+        assert!(size_of::<(OutPoint, Option<Coin>)>() <= WRITTEN_BYTES / 2);
+        let mut cache = CoinCache::new(0, KeyedState::new(1, 2));
+        for number in 0..500 {
+            cache.add(outpoint(number), coin(number)).unwrap();
+        }
+        let batch = cache.drain();
+        assert!(batch.size() / batch.len() + 24 <= WRITTEN_BYTES / 2, "{} bytes", batch.size());
     }
 
     proptest! {

@@ -31,6 +31,8 @@ pub(super) struct Shared {
     pub height: AtomicU32,
     /// Transactions up to there.
     pub transactions: AtomicU64,
+    /// Bytes of cached coins.
+    pub coin_bytes: AtomicU64,
     /// Whether blocks are being loaded in bulk.
     pub loading: AtomicBool,
 }
@@ -41,6 +43,7 @@ impl Shared {
         Self {
             height: AtomicU32::new(tip.height.get()),
             transactions: AtomicU64::new(0),
+            coin_bytes: AtomicU64::new(0),
             loading: AtomicBool::new(false),
             view: RwLock::new(view),
             tip: watch::Sender::new(tip),

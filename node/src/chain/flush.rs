@@ -27,8 +27,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Bytes of bodies and undo records that are collected before they are written ahead.
-const WRITE_AHEAD_BYTES: usize = 8 << 20;
 /// What a key and a seal add to a record.
 const RECORD_HEAD_BYTES: usize = 32 + 4;
 /// Least time between two lines about progress.
@@ -146,7 +144,8 @@ impl ChainCore {
             return Err(fault.clone());
         }
         if self.is_dirty() || self.shared.view().tip.hash() != self.state.hash() {
-            let full = self.recent.is_full() || self.coins.is_full_for(self.recent.uncached_coins());
+            let waiting = self.recent.uncached_coins();
+            let full = self.recent.is_full() || self.coins.is_owed(waiting) || self.coins.is_full_for(waiting);
             let rows = if full { Rows::Coins } else { Rows::Later };
             self.store_batch(rows, now)?;
             self.publish()?;
@@ -269,7 +268,7 @@ impl ChainCore {
         if self.coins.is_full_for(0) || waited >= self.flush_interval {
             return self.flush_midway(now);
         }
-        if self.pending.bytes >= WRITE_AHEAD_BYTES {
+        if self.pending.bytes >= self.options.checked_bytes / 2 {
             self.check_space()?;
             let mut batch = Batch::new();
             self.put_headers(&mut batch);
@@ -295,6 +294,7 @@ impl ChainCore {
     fn note_progress(&self) {
         self.shared.height.store(self.height().get(), Ordering::Relaxed);
         self.shared.transactions.store(self.tree.node(self.tip_id()).chain_tx_count, Ordering::Relaxed);
+        self.shared.coin_bytes.store(self.coins.bytes() as u64, Ordering::Relaxed);
     }
 
     fn tell_progress(&mut self, now: Now) {

@@ -90,14 +90,19 @@ impl Headers {
         if let Some(id) = tree.find(hash)
             && tree.lose_body(id)
         {
-            let height = tree.node(id).height();
-            tracing::error!(%hash, %height, "a stored block is damaged: it is asked for again; check the disk");
+            let height = tree.node(id).height().get();
+            tracing::error!(%hash, height, "a stored block is damaged: it is asked for again; check the disk");
         }
     }
 
     /// Whether stored bodies are damaged, and have not come again.
     pub fn has_lost(&self) -> bool {
         self.0.read().lost().next().is_some()
+    }
+
+    /// Headers that are known.
+    pub fn count(&self) -> usize {
+        self.0.read().count()
     }
 
     /// Bytes of the bodies that are here.

@@ -9,9 +9,13 @@ use super::hasher::KeyedState;
 use parking_lot::Mutex;
 use setara_core::hash::WtxId;
 use std::collections::HashSet;
+use std::mem::size_of;
+
+/// Bytes of a wtxid in a table that doubles when it is seven eighths full, at worst.
+const ID_BYTES: u64 = (size_of::<WtxId>() as u64 + 1) * 16 / 7;
 
 /// Most wtxids remembered, in two halves: more than a full mempool of ordinary transactions (300 MB measured hold
-/// about 400,000), in some 60 MB at worst.
+/// about 400,000), in some 75 MB at worst.
 const KNOWN_MAX: usize = 1 << 20;
 
 struct Halves {
@@ -32,6 +36,17 @@ impl Default for KnownSignatures {
 }
 
 impl KnownSignatures {
+    /// Bytes of each.
+    pub const BYTES_EACH: u64 = ID_BYTES;
+    /// Bytes of as many as are ever remembered.
+    pub const BYTES_MAX: u64 = KNOWN_MAX as u64 * ID_BYTES;
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> u64 {
+        let halves = self.halves.lock();
+        (halves.young.capacity() + halves.old.capacity()) as u64 * ID_BYTES / 2
+    }
+
     /// Remembers at most `max`.
     pub fn with_capacity(max: usize) -> Self {
         let keys = KeyedState::random();

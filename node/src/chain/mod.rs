@@ -46,13 +46,15 @@ mod tests;
 
 pub use audit::{AuditTask, AuditVerdict};
 pub use chain::{ChainCore, ChainOptions, Now, Origin};
+pub use coins::{coin_cache_cost, coin_table_within};
 pub use early::{EARLY_BLOCKS_MAX, EARLY_BYTES_MAX};
 pub use events::TipInfo;
 pub use headers::{HeaderPoint, Headers, KnownHeader};
 pub use known::KnownSignatures;
 pub use prune::{KEEP_BODIES, KEEP_UNDO, PruneGoal, PruneReport};
 pub use recheck::{RecheckError, Rechecked, recheck};
-pub use verify::{BATCH_SIGNATURES, Verifier};
+pub use tree::HEADER_MEMORY_BYTES;
+pub use verify::{BATCH_SIGNATURES, Verifier, WINDOW_BYTES};
 pub use view::{ChainTip, CoinsTotal, StoredHeader, TipStatus, UPDATES_MAX, Updates, View};
 pub use writer::{ChainHandle, LoadReport, Progress};
 

@@ -232,7 +232,7 @@ fn catch_up(store: &dyn Store, coins: &mut CoinCache, tip: &ChainState) -> Resul
         return Err(damaged("the changes since the coins were stored do not lead to the tip"));
     }
     if steps > 0 {
-        tracing::info!(steps, height = %tip.height(), "the coins of the newest blocks are stored again");
+        tracing::info!(steps, height = tip.height().get(), "the coins of the newest blocks are stored again");
         let mut batch = coins.drain();
         for bucket in 0..=u8::MAX {
             batch.put_bucket(bucket, &lattice);

@@ -9,7 +9,7 @@
 //! and the coins' rows must add up to the stored lattice. Reads only; a difference is damage here, never a verdict.
 
 use super::recent::Recent;
-use super::verify::{Encoded, Feed, Prepared, Unprepared, Verifier};
+use super::verify::{Encoded, Feed, Prepared, Unprepared, Verifier, WINDOW_BYTES};
 use crate::store::{Column, Direction, Reader, StoreError, schema};
 use rayon::prelude::*;
 use setara_core::consensus::{BlockDelta, ChainState, CheckedBlock, apply, connect};
@@ -201,7 +201,7 @@ impl<'a> Stored<'a> {
                 }
             },
         };
-        let ended = verifier.pipeline(&mut source, |(height, hash), prepared| {
+        let ended = verifier.pipeline(WINDOW_BYTES, &mut source, |(height, hash), prepared| {
             match self.block(verifier, (height, hash), prepared, &mut state, &mut lattice, done) {
                 Ok(()) => {
                     progress(height, done);

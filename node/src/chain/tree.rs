@@ -18,6 +18,7 @@ use setara_core::height::Height;
 use setara_core::pow::Work;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::mem::size_of;
 
 /// Names a node of the tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -90,6 +91,11 @@ impl Node {
         self.complete
     }
 }
+
+/// Bytes that a header takes at most: its node in a list that doubles when it is full, its place in a map, in the list of the
+/// active chain and, now and then, among those not stored yet.
+pub const HEADER_MEMORY_BYTES: u64 =
+    (2 * size_of::<Node>() + 2 * (size_of::<(BlockHash, NodeId)>() + 1) + 4 * size_of::<NodeId>()) as u64;
 
 /// More work is better; on equal work, the earlier body.
 type Rank = (Work, Reverse<u64>, NodeId);
@@ -333,6 +339,11 @@ impl HeaderTree {
         if self.node(self.best_header).is_bad() {
             self.find_best_header();
         }
+    }
+
+    /// Headers in it.
+    pub fn count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Bytes of the bodies that are here, but for that of genesis.

@@ -33,7 +33,7 @@ const SPREAD_MIN: usize = 64;
 const GROUP_BYTES: usize = 128 << 10;
 /// Blocks that one worker takes at a time.
 const GROUP_BLOCKS: usize = 64;
-/// Bytes of blocks between their source and the connecting thread; decoded and checked they take about five times that.
+/// Bytes of blocks between their source and the connecting thread, unless less is asked for; decoded and checked they take about five times that.
 pub const WINDOW_BYTES: usize = 16 << 20;
 /// Blocks between their source and the connecting thread.
 pub const WINDOW_BLOCKS: usize = 1024;
@@ -155,10 +155,11 @@ impl Verifier {
     }
 
     /// Prepares blocks ahead of `connect`, which takes them in order and says when to stop. At most [`WINDOW_BLOCKS`]
-    /// blocks and [`WINDOW_BYTES`] bytes are between the two; every worker is done when this returns. Ends when the
+    /// blocks and `window` bytes are between the two, or one block; every worker is done when this returns. Ends when the
     /// source ends, or has nothing while no block is under way: nobody waits for a source that is pending.
     pub fn pipeline<K: Send, T>(
         &self,
+        window: usize,
         source: &mut dyn FnMut() -> Feed<K>,
         mut connect: impl FnMut(K, Result<Prepared, Unprepared>) -> ControlFlow<T>,
     ) -> Option<T> {
@@ -169,9 +170,9 @@ impl Verifier {
             let mut ended = false;
             loop {
                 let mut pending = false;
-                while !ended && !pending && (count == 0 || (count < WINDOW_BLOCKS && bytes < WINDOW_BYTES)) {
+                while !ended && !pending && (count == 0 || (count < WINDOW_BLOCKS && bytes < window)) {
                     let (mut group, mut keys, mut group_bytes) = (Vec::new(), Vec::new(), 0);
-                    while group.len() < GROUP_BLOCKS && group_bytes < GROUP_BYTES {
+                    while group.len() < GROUP_BLOCKS && group_bytes < GROUP_BYTES.min(window) {
                         match source() {
                             Feed::Ready(block, key) => {
                                 group_bytes += block.len();

@@ -272,6 +272,11 @@ impl ChainHandle {
         self.inner.shared.watch_fault()
     }
 
+    /// Bytes of cached coins, as of the last block.
+    pub fn coin_bytes(&self) -> u64 {
+        self.inner.shared.coin_bytes.load(Ordering::Relaxed)
+    }
+
     /// How far the writer is.
     pub fn progress(&self) -> Progress {
         let shared = &self.inner.shared;

@@ -2,10 +2,11 @@
 //!
 //! Values are still text here, whatever their source, so that each is parsed and refused in one place.
 
-use super::ConfigError;
 use super::options::{ENVIRONMENT_SEPARATOR, OPTIONS, OptionSpec, Shape, find, is_option_variable, suggestion};
+use super::{BUILT_IN, ConfigError};
 use clap::ArgMatches;
 use clap::parser::ValueSource;
+use setara_core::network::Network;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -82,26 +83,34 @@ pub struct Setting {
 
 /// What every source together says.
 #[derive(Debug, Default)]
-pub struct Layers(BTreeMap<&'static str, Setting>);
+pub struct Layers {
+    settings: BTreeMap<&'static str, Setting>,
+    warnings: Vec<String>,
+}
 
 impl Layers {
+    /// What is allowed, and was probably not meant.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The setting of an option, unless it has only its default.
     pub fn get(&self, name: &str) -> Option<&Setting> {
-        self.0.get(name)
+        self.settings.get(name)
     }
 
     /// Sets an option unless a stronger source has.
     fn set(&mut self, option: &'static OptionSpec, values: Vec<String>, source: Source) {
         let rank = source.rank();
-        if self.0.get(option.name).is_none_or(|setting| setting.source.rank() <= rank) {
-            self.0.insert(option.name, Setting { values, source });
+        if self.settings.get(option.name).is_none_or(|setting| setting.source.rank() <= rank) {
+            self.settings.insert(option.name, Setting { values, source });
         }
     }
 
     /// Sets an option as if the command line had; a repeatable one takes the value in front of its others.
     pub fn set_flag(&mut self, name: &str, value: String) {
         if let Some(option) = OPTIONS.iter().find(|option| option.name == name) {
-            let others = self.0.get(option.name).filter(|_| matches!(option.shape, Shape::Many(_)));
+            let others = self.settings.get(option.name).filter(|_| matches!(option.shape, Shape::Many(_)));
             let mut values = vec![value];
             values.extend(others.into_iter().flat_map(|setting| setting.values.clone()));
             self.set(option, values, Source::Flag);
@@ -186,6 +195,16 @@ impl Layers {
             if name == network {
                 self.add_table(table, &source)?;
             } else {
+                // It may be for a network of the operator's own, which another run names by its genesis file.
+                if Network::built_in(&name).is_none() {
+                    let near = suggestion(&name, BUILT_IN.into_iter());
+                    let name = name.escape_debug();
+                    self.warnings.push(format!(
+                        "{}: [{NETWORKS_KEY}.{name}] sets nothing: no network of this name is built in{near}, and this run's \
+                         is {network}",
+                        tables.path.display()
+                    ));
+                }
                 Self::default().add_table(table, &source)?;
             }
         }

@@ -89,6 +89,14 @@ pub const OPTIONS: &[OptionSpec] = &[
     ),
     option(NETWORK, "config", Shape::One("FILE"), "DATA_DIR/setara.toml", "The file that sets these options"),
     option(
+        NETWORK,
+        "max-memory",
+        Shape::One("SIZE"),
+        "",
+        "Keep the whole node below this, in MiB or with a unit such as 500M or 4G: caches, mempool, downloads, indexes and \
+         peers get shares of it; --db-cache, --max-mempool and --max-inbound fix one. `getmemoryinfo` shows who has what",
+    ),
+    option(
         PEERS,
         "p2p-listen",
         Shape::One("HOST:PORT"),
@@ -192,7 +200,15 @@ pub const OPTIONS: &[OptionSpec] = &[
         "rpc-whitelist",
         Shape::Many("USER:METHOD,..."),
         "",
-        "The only methods that a user may call; given twice for a user, those in both",
+        "The only methods that a user may call; given twice for a user, those in both. One for any user closes the door to \
+         users without one, the cookie's (__cookie__) too: see --rpc-whitelist-default",
+    ),
+    option(
+        RPC,
+        "rpc-whitelist-default",
+        Shape::One("0|1"),
+        "1 if there is a whitelist, else 0",
+        "What users without a whitelist may call: 0 everything, 1 nothing",
     ),
     option(
         RPC,
@@ -323,7 +339,10 @@ pub fn seeder_arguments() -> impl Iterator<Item = Arg> {
 pub fn suggestion<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> String {
     /// Below this similarity (Jaro-Winkler, 0 to 1) a suggestion is a guess.
     const SIMILARITY_MIN: f64 = 0.8;
-    let rated = known.map(|name| (strsim::jaro_winkler(unknown, name), name));
+    // One slip is one, however short the name: Jaro-Winkler sees little of `dev` in `dve`.
+    let one_slip = |name: &str| strsim::osa_distance(unknown, name) == 1;
+    let similarity = |name| if one_slip(name) { 1.0 } else { strsim::jaro_winkler(unknown, name) };
+    let rated = known.map(|name| (similarity(name), name));
     let best = rated.max_by(|left, right| left.0.total_cmp(&right.0));
     match best {
         Some((similarity, name)) if similarity >= SIMILARITY_MIN => format!(", did you mean `{name}`?"),

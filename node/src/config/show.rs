@@ -1,5 +1,6 @@
 //! What `setara-node config` prints: every option, its value, and where that was set.
 
+use super::memory::SHARES;
 use super::options::{OPTIONS, Shape};
 use super::parse::{self, HIDDEN};
 use super::{Config, Layers, Source, first};
@@ -8,6 +9,9 @@ use std::fmt::Write as _;
 /// Every option's value and source, in the form of the file.
 pub(super) fn effective(config: &Config, layers: &Layers) -> String {
     let mut text = format!("# Network {}, data in {}\n", config.network.name, config.data_dir.display());
+    for warning in &config.warnings {
+        let _ = writeln!(text, "# Warning: {warning}");
+    }
     let mut group = "";
     for option in OPTIONS {
         if option.group != group {
@@ -36,6 +40,9 @@ pub(super) fn effective(config: &Config, layers: &Layers) -> String {
             }
             (Shape::One(_), None) if option.name == "rpc-listen" => {
                 format!("# {} = {}", option.name, shown(&config.rpc.listen.to_string()))
+            }
+            (Shape::One(_), None) if SHARES.contains(&option.name) && config.shares.budget.is_some() => {
+                format!("# {} has its share of max-memory", option.name)
             }
             (Shape::One(_), None) if option.default.is_empty() => format!("# {} is not set", option.name),
             (Shape::One(_), None) => format!("# {} = {}", option.name, option.default),

@@ -53,6 +53,31 @@ impl Case {
     }
 }
 
+/// A table for a network that is none is reported, with the name that was probably meant, and never refused.
+#[test]
+fn a_table_for_no_network_is_reported() {
+    let case = Case::new().file("[networks.dve]\nrpc-threads = 3\n[networks.test]\nrpc-threads = 4");
+    for arguments in ["--network dev", "--network main", "--network test"] {
+        let config = case.run(arguments);
+        assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+        let warning = &config.warnings[0];
+        assert!(warning.contains("[networks.dve]") && warning.contains("did you mean `dev`?"), "{warning}");
+    }
+    assert_eq!(case.run("--network dev").rpc.threads, 16);
+    assert!(case.print("config --network dev").contains("# Warning: "));
+    // The network of a genesis file is known by the name in it.
+    let genesis = case.home.path().join("dve.json");
+    let mut parameters = setara_core::network::Parameters::from_json(&Network::dev().to_json()).unwrap();
+    parameters.name = "dve".to_owned();
+    let mut header = parameters.genesis_block().header;
+    crate::testing::mine_header(&mut header);
+    parameters.genesis_nonce = header.nonce;
+    fs::write(&genesis, parameters.to_json()).unwrap();
+    let config = case.run(&format!("--genesis {}", genesis.display()));
+    assert_eq!((config.rpc.threads, config.warnings), (3, vec![]));
+    assert!(Case::new().file("[networks.dev]\nrpc-threads = 3").run("").warnings.is_empty());
+}
+
 fn dev_address() -> String {
     Address::from_bytes(sha256(b"config")).to_text(&Network::dev().prefix)
 }
@@ -327,4 +352,34 @@ fn limits_on_disk_are_sizes_and_too_small_ones_are_explained() {
         let error = case.error(arguments);
         assert!(error.contains(expected), "{arguments}: {error}");
     }
+}
+
+#[test]
+fn one_budget_is_shared_out_and_options_fix_their_part() {
+    let case = Case::new();
+    let config = case.run("--max-memory 1G");
+    assert_eq!(config.shares.budget, Some(1 << 30));
+    assert!(config.shares.total() <= 1 << 30 && config.mempool.max_bytes == config.shares.of(Part::Mempool));
+    assert_eq!(config.peers.inbound_max as u64, config.shares.inbound());
+    let fixed = case.run("--max-memory 1G --db-cache 64 --max-mempool 50 --max-inbound 7");
+    assert_eq!((fixed.db_cache_bytes, fixed.mempool.max_bytes, fixed.peers.inbound_max), (64 << 20, 50_000_000, 7));
+    assert_eq!(case.run("--max-memory 0").shares.budget, None, "0 is no budget");
+    let (shares, larger) = (config.shares, config.with_headers(500_000).unwrap().shares);
+    assert!(
+        larger.of(Part::Headers) > 0 && larger.of(Part::Coins) <= shares.of(Part::Coins) && larger.total() <= 1 << 30
+    );
+    for (arguments, expected) in [
+        ("--max-memory 100m", "--max-memory: at least "),
+        ("--max-memory 100m --network dev", "a block may have 4000000 bytes"),
+        ("--max-memory 400m --db-cache 450", "what --db-cache, --max-mempool and --max-inbound ask for"),
+        ("--max-memory much", "--max-memory: expected a number of MiB"),
+    ] {
+        let error = case.error(arguments);
+        assert!(error.contains(expected), "{arguments}: {error}");
+    }
+    let text = case.environment("SETARA_MAX_MEMORY", "2G").print("config --db-cache 100");
+    assert!(
+        text.contains("# max-mempool has its share of max-memory") && text.contains("db-cache = \"100\""),
+        "{text}"
+    );
 }

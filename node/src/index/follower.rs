@@ -20,9 +20,9 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Bytes of changes gathered before they are written: one batch for many blocks while catching up. The longer it is, the
-/// nearer its keys are to each other, and the more coins are spent in the batch that makes them.
-const BATCH_BYTES: usize = 16 << 20;
+/// Bytes of changes gathered before they are written, at most: one batch for many blocks while catching up. The longer it
+/// is, the nearer its keys are to each other, and the more coins are spent in the batch that makes them.
+pub(super) const BATCH_BYTES: usize = 16 << 20;
 /// Most time between two looks for news or a stop.
 const WAIT: Duration = Duration::from_millis(500);
 /// Time between two lines of progress while catching up.
@@ -213,6 +213,7 @@ pub(super) struct Follower<I> {
     shared: Arc<Shared>,
     store: Arc<dyn Store>,
     chain: ChainHandle,
+    batch_bytes: usize,
 }
 
 impl<I: Index> Follower<I> {
@@ -221,9 +222,10 @@ impl<I: Index> Follower<I> {
         shared: Arc<Shared>,
         store: Arc<dyn Store>,
         chain: ChainHandle,
+        batch_bytes: usize,
     ) -> io::Result<JoinHandle<()>> {
         let name = shared.name;
-        let follower = Self { index, shared, store, chain };
+        let follower = Self { index, shared, store, chain, batch_bytes };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || {
             let shared = follower.shared.clone();
             match catch_unwind(AssertUnwindSafe(|| follower.run())) {
@@ -353,7 +355,7 @@ impl<I: Index> Follower<I> {
                     self.index.revert(&mut rows, &step).map_err(Trouble::Index)?;
                     cursor = block.header.previous;
                 }
-                if rows.batch.size() >= BATCH_BYTES
+                if rows.batch.size() >= self.batch_bytes
                     && writer.send((rows.take::<I>(self.shared.name, cursor), cursor)).is_err()
                 {
                     return Ok(());
@@ -364,8 +366,8 @@ impl<I: Index> Follower<I> {
             }
             if spoken.elapsed() >= PROGRESS_INTERVAL {
                 spoken = Instant::now();
-                let (height, tip) = (self.shared.height(), view.tip.height());
-                tracing::info!(index = self.shared.name, %height, %tip, "building the index");
+                let (height, tip) = (self.shared.height().get(), view.tip.height().get());
+                tracing::info!(index = self.shared.name, height, tip, "building the index");
             }
         }
     }

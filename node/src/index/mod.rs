@@ -28,6 +28,9 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use transactions::TxIndex;
 
+/// Bytes of changes in a batch while an index catches up, unless it is told less.
+pub const BATCH_BYTES_MAX: usize = follower::BATCH_BYTES;
+
 /// How far one index is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IndexStatus {
@@ -93,12 +96,17 @@ pub struct Indexes {
 impl Indexes {
     /// Starts both, from wherever they were.
     pub fn start(store: Arc<dyn Store>, chain: ChainHandle) -> io::Result<Self> {
+        Self::start_within(store, chain, BATCH_BYTES_MAX)
+    }
+
+    /// The same, with so many bytes of changes in a batch while catching up.
+    pub fn start_within(store: Arc<dyn Store>, chain: ChainHandle, batch_bytes: usize) -> io::Result<Self> {
         let reached = |name| reached(&*store as &dyn Reader, name);
         let transactions = Arc::new(Shared::new(transactions::NAME, reached(transactions::NAME)));
         let addresses = Arc::new(Shared::new(addresses::NAME, reached(addresses::NAME)));
         let threads = vec![
-            Follower::spawn(TxIndex, transactions.clone(), store.clone(), chain.clone())?,
-            Follower::spawn(AddressIndex, addresses.clone(), store.clone(), chain.clone())?,
+            Follower::spawn(TxIndex, transactions.clone(), store.clone(), chain.clone(), batch_bytes)?,
+            Follower::spawn(AddressIndex, addresses.clone(), store.clone(), chain.clone(), batch_bytes)?,
         ];
         Ok(Self { store, chain, followers: [transactions, addresses], threads: Mutex::new(threads) })
     }

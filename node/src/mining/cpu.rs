@@ -263,9 +263,9 @@ impl Manager {
         match self.templates.chain().submit(block) {
             Ok(Accepted::Connected) => {
                 self.shared.blocks.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(%hash, %height, "mined a block");
+                tracing::info!(%hash, height = height.get(), "mined a block");
             }
-            Ok(accepted) => tracing::info!(%hash, %height, ?accepted, "mined a block that came too late"),
+            Ok(accepted) => tracing::info!(%hash, height = height.get(), ?accepted, "mined a block that came too late"),
             Err(SubmitError::Stopping) => tracing::info!(%hash, "mined a block while the node was stopping"),
             Err(error) => {
                 tracing::error!(%hash, %error, "a mined block was not accepted");

@@ -41,10 +41,10 @@ const TIP_MOVES_MAX: u32 = 5;
 /// Why there is no template.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// The network's genesis is dated in the future: its announced launch.
-    #[error("launch in {seconds} s")]
+    /// The network's genesis is dated in the future, its announced launch, by more than a block may be.
+    #[error("templates in {seconds} s")]
     NotLaunched {
-        /// Until blocks are accepted.
+        /// Until a block's earliest time is one that nodes accept: `max_future_seconds` before the launch.
         seconds: u64,
     },
     /// The chain's median time is so far ahead that a valid block would be from the future.

@@ -21,6 +21,9 @@ use std::time::{Duration, Instant};
 /// Far more than anything here takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Templates of one random mempool, one after the other.
+const TEMPLATES_PER_SEED: u64 = 25;
+
 fn wait_until(what: &str, condition: impl Fn() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
@@ -37,15 +40,16 @@ fn height(lab: &Lab) -> u32 {
 /// pays out exactly subsidy and fees, and stays right under any extranonce, once mined.
 #[test]
 fn random_templates_are_valid_blocks() {
+    let templates = std::env::var("SETARA_TEMPLATES").map_or(1_000, |count| count.parse().expect("a number"));
     let (mut full, mut mined) = (0, 0);
-    for seed in 0..40 {
+    for seed in 0..u64::max(templates / TEMPLATES_PER_SEED, 1) {
         let mut random = StdRng::seed_from_u64(seed);
         let funds = 60;
         let mut parameters = (**funded_network(funds, coins(10))).clone();
         let genesis_bytes = encode(&parameters.genesis_block()).len() as u64;
         parameters.max_block_bytes = genesis_bytes.max(random.random_range(1_000..12_000));
         let mut lab = Lab::with(network(|small| *small = parameters), Options::default());
-        for _ in 0..25 {
+        for _ in 0..TEMPLATES_PER_SEED {
             for _ in 0..random.random_range(0..8) {
                 let mut purses = lab.builder.spendable();
                 purses.extend(lab.pool.entries().iter().flat_map(|entry| outputs(&entry.transaction)));
@@ -86,7 +90,8 @@ fn random_templates_are_valid_blocks() {
             }
         }
     }
-    assert!(full > 100 && mined > 100, "{full} were full, {mined} were mined");
+    // A third is mined; the smaller half of the block sizes is filled often.
+    assert!(full > templates / 10 && mined > templates / 10, "{full} were full, {mined} were mined");
 }
 
 /// SM6: what does not fit is passed over with what depends on it, and smaller things behind it are not.
@@ -144,7 +149,7 @@ fn templates_wait_for_the_launch_and_for_the_clock() {
     lab.clock.set(genesis - 3_600);
     let error = lab.templates.build(address(0)).map(|_| ()).unwrap_err();
     assert_eq!(error, TemplateError::NotLaunched { seconds: 3_001 });
-    assert_eq!(error.to_string(), "launch in 3001 s");
+    assert_eq!(error.to_string(), "templates in 3001 s");
     lab.clock.set(genesis - 599);
     assert!(lab.templates.build(address(0)).is_ok());
     lab.clock.set(genesis + 1_000_000);

@@ -1,10 +1,11 @@
-//! Threads of a running node that belong to no other module: whom they serve, and until when.
+//! Threads of a running node that belong to no other module: whom they serve, and until when. And what it holds in memory.
 
 use super::{Clocks, Stop};
-use crate::chain::{ChainFault, ChainHandle, ChainOptions, KnownSignatures, Verifier};
+use crate::chain::{ChainFault, ChainHandle, ChainOptions, HEADER_MEMORY_BYTES, KnownSignatures, Verifier};
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::datadir::DataDir;
+use crate::memory::{self, Held, Part, Shares, count};
 use crate::mempool::Mempool;
 use crate::p2p::brain::sync::is_syncing;
 use crate::snapshot::history::History;
@@ -77,6 +78,27 @@ pub(super) fn keep_snapshot(
     keeper.spawn(move || stop.is_cancelled()).map(Some)
 }
 
+/// What the running node holds.
+pub(super) fn held(
+    shares: Shares,
+    store: RocksStore,
+    chain: ChainHandle,
+    mempool: Arc<Mempool>,
+    known: Arc<KnownSignatures>,
+) -> Box<dyn Fn() -> Held + Send + Sync> {
+    Box::new(move || {
+        let headers = chain.headers().count() as u64 * HEADER_MEMORY_BYTES;
+        let used = vec![
+            (Part::Headers, headers),
+            (Part::Coins, chain.coin_bytes()),
+            (Part::Database, store.memory_bytes()),
+            (Part::Mempool, mempool.info().usage),
+            (Part::Signatures, known.bytes()),
+        ];
+        Held { resident: memory::resident_bytes(), shares, used }
+    })
+}
+
 /// What verifies the history behind a snapshot, in a folder of its own.
 pub(super) fn history(
     config: &Config,
@@ -87,15 +109,18 @@ pub(super) fn history(
 ) -> History {
     let folder = directory.path().join(HISTORY_FOLDER);
     // A share of the memory that the first chain was given.
-    let bytes = usize::try_from(config.db_cache_bytes / 4).unwrap_or(usize::MAX);
+    let (table, database) = (count(config.shares.coin_table() / 2), count(config.shares.of(Part::Database) / 2));
+    let checked_bytes = count(config.shares.checked_bytes() / 2);
+    let kept_bytes = Some(database as u64);
     let (network, clock, stop) = (config.network.clone(), clock.used.clone(), stop.clone());
     let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
     let opened = folder.clone();
     let open = move || -> Result<(Arc<dyn Store>, ChainHandle), ChainFault> {
-        let options = RocksOptions { memory_bytes: bytes, kept_bytes: Some(bytes as u64), ..RocksOptions::default() };
+        let options = RocksOptions { memory_bytes: database, kept_bytes, ..RocksOptions::default() };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&opened, &options)?);
         let options = ChainOptions {
-            coin_cache_bytes: bytes,
+            coin_cache_bytes: table,
+            checked_bytes,
             space: Some(space.clone()),
             directory: name.clone(),
             stop: stop.clone(),

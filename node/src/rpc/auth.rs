@@ -150,7 +150,7 @@ pub struct Access {
 
 impl Access {
     /// Puts the settings together with this run's cookie. As in Bitcoin Core, a whitelist for one user closes the door
-    /// to those without, and two for one user leave what is in both.
+    /// to those without unless the default says otherwise, and two for one user leave what is in both.
     pub fn new(config: &RpcConfig, cookie: &Cookie) -> Result<Self, AccessError> {
         let mut lists: HashMap<&str, HashSet<&'static str>> = HashMap::new();
         for list in &config.whitelist {
@@ -160,9 +160,10 @@ impl Access {
                 .and_modify(|known| known.retain(|method| methods.contains(method)))
                 .or_insert(methods);
         }
+        let closed = config.whitelist_default.unwrap_or(!lists.is_empty());
         let caller = |name: &str| {
-            let listed = || Arc::new(lists.get(name).cloned().unwrap_or_default());
-            Caller { user: name.into(), allowed: (!lists.is_empty()).then(listed) }
+            let listed = lists.get(name).cloned().or_else(|| closed.then(HashSet::new));
+            Caller { user: name.into(), allowed: listed.map(Arc::new) }
         };
         let mut users = Vec::new();
         for auth in &config.auth {
@@ -334,10 +335,36 @@ mod tests {
         assert!(!access.authenticate(&header("bob:secret")).unwrap().may_call("getblock"));
         assert!(listed(&[]).unwrap().authenticate(&header("bob:secret")).unwrap().may_call("stop"));
 
+        // The default can be said: open beside a whitelist, closed without one.
+        let with_default = |default, lists: &[&str], user: &str| {
+            let config = config(|config| {
+                config.auth = vec![ALICE.parse().unwrap(), ALICE.replace("alice", "bob").parse().unwrap()];
+                config.whitelist = lists.iter().map(|list| list.parse().unwrap()).collect();
+                config.whitelist_default = Some(default);
+            });
+            let caller = Access::new(&config, &cookie()).unwrap().authenticate(&header(&format!("{user}:secret")));
+            caller.unwrap().may_call("stop")
+        };
+        assert!(with_default(false, &["alice:getblock"], "bob"), "no list of his own: everything");
+        assert!(!with_default(false, &["alice:getblock"], "alice"));
+        assert!(!with_default(true, &["alice:getblock"], "bob"));
+        assert!(!with_default(true, &[], "bob") && !with_default(true, &[], "alice"));
+        assert!(with_default(true, &["bob:stop"], "bob"));
+
         let error = listed(&["alice:getblokcount"]).err().unwrap();
         assert!(error.to_string().contains("did you mean getblockcount?"), "{error}");
         let readers = listed(&["alice:@read"]).unwrap().authenticate(&header("alice:secret")).unwrap();
-        for dangerous in ["stop", "invalidateblock", "setmocktime", "sendrawtransaction", "submitblock", "logging"] {
+        for dangerous in [
+            "stop",
+            "invalidateblock",
+            "setmocktime",
+            "sendrawtransaction",
+            "submitblock",
+            "logging",
+            "dumptxoutset",
+            "loadtxoutset",
+            "backupnode",
+        ] {
             assert!(!readers.may_call(dangerous), "{dangerous}");
         }
     }

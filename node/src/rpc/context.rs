@@ -4,6 +4,7 @@ use super::error::RpcError;
 use crate::chain::ChainHandle;
 use crate::clock::{Clock, OffsetClock};
 use crate::index::{IndexError, IndexStatus, IndexView, Indexes};
+use crate::memory::Held;
 use crate::mempool::Mempool;
 use crate::mining::{Miner, Templates};
 use crate::p2p::shell::PeerNetwork;
@@ -56,6 +57,8 @@ pub struct RpcContext {
     pub folder: PathBuf,
     /// Bytes of the database on disk.
     pub disk_bytes: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// What is held in memory, and what may be.
+    pub memory: Box<dyn Fn() -> Held + Send + Sync>,
     /// What was found at the start and the operator should know.
     pub notices: Vec<String>,
     /// Makes a backup in a folder; gives the tip that is in it, or what went wrong.

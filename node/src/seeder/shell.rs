@@ -92,6 +92,9 @@ pub fn run(config: Config) -> Result<(), SeederError> {
         data = %directory.path().display(),
         "starting a seeder"
     );
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
     let result = runtime.block_on(serve(&config, &directory, clock, stop.requested));
     directory.remove_endpoints();
     match &result {

@@ -70,7 +70,7 @@ impl History {
     fn verify(&self, stop: &dyn Fn() -> bool) -> Result<(), ChainFault> {
         let Some(row) = self.chain.view().snapshot() else { return Ok(()) };
         let (store, history) = (self.open)()?;
-        tracing::info!(base = %row.base, "verifying the history behind the snapshot");
+        tracing::info!(base = row.base.get(), "verifying the history behind the snapshot");
         let outcome = self.follow(&*store, &history, stop);
         self.chain.set_history(None);
         history.stop();
@@ -80,7 +80,7 @@ impl History {
                 let sound = result.is_ok();
                 match self.chain.finish_history(result) {
                     Ok(()) if sound => {
-                        tracing::info!(base = %row.base, "the history behind the snapshot is verified");
+                        tracing::info!(base = row.base.get(), "the history behind the snapshot is verified");
                         (self.remove)();
                     }
                     Ok(()) | Err(_) => {}
@@ -124,8 +124,8 @@ impl History {
             }
             if told.elapsed() >= PROGRESS_INTERVAL {
                 told = Instant::now();
-                let height = history.progress().height;
-                tracing::info!(%height, base = %row.base, "verifying the history behind the snapshot");
+                let height = history.progress().height.get();
+                tracing::info!(height, base = row.base.get(), "verifying the history behind the snapshot");
             }
             seen = history.wait_past(seen, INTERVAL);
         }

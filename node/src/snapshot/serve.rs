@@ -120,7 +120,7 @@ impl Keeper {
                     Err(error) => {
                         // The next base is another chance.
                         failed = Some(base);
-                        tracing::warn!(%error, %base, "no snapshot of these coins can be made for others");
+                        tracing::warn!(%error, base = base.get(), "no snapshot of these coins can be made for others");
                     }
                 }
             }
@@ -133,7 +133,7 @@ impl Keeper {
         if let Some(offer) = self.shelf.offer()
             && self.chain.view().hash_at(offer.height).is_ok_and(|hash| hash != Some(offer.base))
         {
-            tracing::warn!(base = %offer.height, "the snapshot's base is not in the active chain any longer");
+            tracing::warn!(base = offer.height.get(), "the snapshot's base is not in the active chain any longer");
             self.shelf.put(None);
         }
     }
@@ -164,7 +164,7 @@ impl Keeper {
         file.check_while(self.chain.network(), self.chain.headers(), &|| !stop())?;
         let (base, coins) = (file.manifest.base, file.manifest.coins.count());
         let offer = file.offer()?;
-        tracing::info!(%base, coins, bytes = offer.bytes(), "serving a snapshot of the coins to peers");
+        tracing::info!(base = base.get(), coins, bytes = offer.bytes(), "serving a snapshot of the coins to peers");
         self.shelf.put(Some(Arc::new(offer)));
         Ok(())
     }

@@ -16,7 +16,7 @@ use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
     BlockBasedOptions, BottommostLevelCompaction, Cache, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB,
     DBCompressionType, DBRecoveryMode, DataBlockIndexType, ErrorKind, FlushOptions, IteratorMode, Options, ReadOptions,
-    SnapshotWithThreadMode, WriteBatch, WriteOptions,
+    SnapshotWithThreadMode, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -71,6 +71,8 @@ enum Access {
 
 struct Inner {
     db: DB,
+    /// Holds blocks, and counts the memory tables.
+    cache: Cache,
     path: PathBuf,
     poisoned: Mutex<Option<String>>,
     /// Sequence of the last write that deleted bodies or undo records: older snapshots hold them.
@@ -107,14 +109,20 @@ impl RocksStore {
         if access == Access::Full {
             Self::prepare(path)?;
         }
-        let cache_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
+        // One limit for both: memory tables count in the cache, so that what they take above their half (they are written
+        // in the background) blocks make room for.
         let write_bytes = (options.memory_bytes / 2).max(CACHE_BYTES_MIN);
-        let mut shared = database_options(write_bytes);
+        let cache = Cache::new_lru_cache(options.memory_bytes.max(2 * CACHE_BYTES_MIN));
+        let mut shared = database_options();
+        shared.set_write_buffer_manager(&WriteBufferManager::new_write_buffer_manager_with_cache(
+            write_bytes,
+            false,
+            cache.clone(),
+        ));
         shared.set_max_open_files(options.open_files);
         if options.kept_bytes.is_some() {
             shared.set_max_total_wal_size(WAL_BYTES_MAX_PRUNED);
         }
-        let cache = Cache::new_lru_cache(cache_bytes);
         let mut names: Vec<String> = Column::ALL.iter().map(|column| column.name().to_owned()).collect();
         // A newer version's columns are opened too, so that its format can be read and named.
         if let Ok(found) = DB::list_cf(&shared, path) {
@@ -141,7 +149,7 @@ impl RocksStore {
         };
         let db = db.map_err(|error| backend("opening", path, &error))?;
         let (path, deleted_at) = (path.to_owned(), AtomicU64::new(0));
-        Ok(Self(Arc::new(Inner { db, path, poisoned: Mutex::new(poisoned), deleted_at })))
+        Ok(Self(Arc::new(Inner { db, cache, path, poisoned: Mutex::new(poisoned), deleted_at })))
     }
 
     /// The folder of a database that is to be written.
@@ -155,6 +163,11 @@ impl RocksStore {
             advice: "Check that the directory can be written",
         })?;
         refuse_remains(path)
+    }
+
+    /// Bytes of cached blocks and of writes that are not in tables yet.
+    pub fn memory_bytes(&self) -> u64 {
+        self.0.cache.get_usage() as u64
     }
 
     /// Makes a database in `folder`, which must not be there, of the state at one moment; writes go on meanwhile. Files
@@ -195,14 +208,13 @@ fn refuse_remains(path: &Path) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn database_options(write_bytes: usize) -> Options {
+fn database_options() -> Options {
     let mut options = Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_track_and_verify_wals_in_manifest(true);
-    options.set_db_write_buffer_size(write_bytes);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_max_background_jobs(2);
     options.set_bytes_per_sync(1 << 20);

@@ -10,6 +10,7 @@ use setara_core::network::Network;
 use setara_core::transaction::Coinbase;
 use setara_node::chain::Now;
 use setara_node::p2p::brain::interface::{Action, Actions, Event, PeerId};
+use setara_node::p2p::limits::REQUESTED_BLOCKS_MAX;
 use setara_node::p2p::message::{AddressRecord, Hello, Message, NetAddress, PeerAddress, services};
 use setara_node::testing::{self, ChainBuilder};
 use std::collections::BTreeMap;
@@ -56,6 +57,8 @@ pub const LIES: [Lie; 9] = [
 const OWN_BLOCKS: usize = 60;
 /// Messages of one burst.
 const BURST: usize = 5;
+/// Of garbage, one message in so many is unreadable; the connection ends with it.
+const UNREADABLE_ONE_IN: u32 = 64;
 
 /// A liar.
 pub struct Liar {
@@ -146,9 +149,9 @@ impl Liar {
                 Lie::InvalidBlocks | Lie::Withhold | Lie::WrongBlocks | Lie::WrongBodies => {
                     send(Message::Headers(self.headers()));
                 }
-                Lie::AddressFlood | Lie::LowWork | Lie::Garbage | Lie::WithholdTransactions => {
-                    send(Message::Headers(Vec::new()));
-                }
+                // Asked for as well as unasked: a branch of less work than any.
+                Lie::LowWork => send(Message::Headers(self.headers())),
+                Lie::AddressFlood | Lie::Garbage | Lie::WithholdTransactions => send(Message::Headers(Vec::new())),
             },
             Message::GetBlocks(hashes) => match self.lie {
                 Lie::InvalidBlocks => {
@@ -199,6 +202,10 @@ impl Liar {
                 }
                 Lie::Garbage => {
                     for _ in 0..BURST {
+                        // Once in a while what nobody can read: more than a list may hold.
+                        if rng.random_range(0..UNREADABLE_ONE_IN) == 0 {
+                            send(Message::GetBlocks(vec![self.blocks[0].hash(); REQUESTED_BLOCKS_MAX as usize + 1]));
+                        }
                         send(match rng.random_range(0..6) {
                             0 => Message::Pong(rng.random()),
                             1 => Message::GetBlocks(vec![BlockHash::new(Hash256::from_bytes(rng.random())); 3]),

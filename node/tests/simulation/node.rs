@@ -132,6 +132,7 @@ impl Node {
                 minimum_chain_work: setara_core::pow::Work::ZERO,
                 onion: false,
                 snapshot: false,
+                download_bytes: setara_node::p2p::limits::DOWNLOAD_WINDOW_BYTES,
             };
             let memory = Memory { addresses: self.addresses.clone(), anchors: None, bans: None };
             let brain = Brain::new(options, memory, world.rng.random());

@@ -7,8 +7,9 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 use rand::{SeedableRng, seq::IndexedRandom};
 use setara_core::amount::Amount;
-use setara_core::height::Height;
+use setara_core::hash::BlockHash;
 use setara_core::network::Network;
+use setara_node::chain::{TipStatus, View};
 use setara_node::testing::{self, ChainBuilder};
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,6 +213,22 @@ impl Scenario {
         node::notice(&mut self.world, &mut self.nodes, payer);
     }
 
+    /// A stored branch, by a naive ledger.
+    fn replay(&self, view: &View, tip: BlockHash) -> Result<ChainBuilder, String> {
+        let mut blocks = Vec::new();
+        let mut hash = tip;
+        while hash != self.network.genesis_hash() {
+            let block = view.block(&hash).ok().flatten().ok_or_else(|| format!("the body of {hash} is missing"))?;
+            hash = block.header.previous;
+            blocks.push(block);
+        }
+        let mut ledger = ChainBuilder::new(&self.network);
+        for block in blocks.iter().rev() {
+            ledger.apply(block).map_err(|error| format!("height {}: {error}", ledger.height() + 1))?;
+        }
+        Ok(ledger)
+    }
+
     /// Safety and liveness.
     fn check(&self) -> Result<(), String> {
         let dead = self.death.map(|(victim, _)| victim);
@@ -224,11 +241,11 @@ impl Scenario {
             }
             let view = running.chain.view();
             tips.push((node.id, view.tip.height().get(), view.tip.hash()));
-            let mut ledger = ChainBuilder::new(&self.network);
-            for height in 1..=view.tip.height().get() {
-                let hash = view.hash_at(Height::new(height)).ok().flatten().ok_or("a height is missing")?;
-                let block = view.block(&hash).ok().flatten().ok_or("a body is missing")?;
-                ledger.apply(&block).map_err(|error| format!("node {} at {height}: {error}", node.id))?;
+            let ledger = self.replay(&view, view.tip.hash()).map_err(|error| format!("node {}: {error}", node.id))?;
+            // A branch that was left must have been as valid as the one it was left for.
+            for tip in running.chain.tips().iter().filter(|tip| tip.status == TipStatus::ValidFork) {
+                let replayed = self.replay(&view, tip.hash);
+                replayed.map_err(|error| format!("node {}, the branch to {}: {error}", node.id, tip.hash))?;
             }
             let supply: u64 = ledger.coins.values().map(|coin| coin.output.amount.sen()).sum();
             let total = view.coins_total().map_err(|error| error.to_string())?;

@@ -4,7 +4,6 @@
 use super::mock::{Reply, mine_header};
 use super::{Fixture, STRANGER, coins};
 use crate::error::WalletError;
-use crate::history;
 use crate::keystore::Chain;
 use crate::proof;
 use crate::sync::Balance;
@@ -496,7 +495,7 @@ fn no_single_false_field_creates_money() {
         }
         reply
     });
-    history::list(&mut fixture.wallet, &fixture.mock.node()).unwrap();
+    fixture.history().unwrap();
     let mut fields: Vec<(String, String)> = Vec::new();
     for (method, value) in seen.lock().unwrap().iter() {
         let mut paths = Vec::new();
@@ -539,7 +538,7 @@ fn no_single_false_field_creates_money() {
                 assert!(balance.confirmed <= honest.confirmed, "{method}{path} = {lie}");
                 assert!(balance.immature <= honest.immature, "{method}{path} = {lie}");
             }
-            let _ = history::list(&mut fixture.wallet, &fixture.mock.node());
+            let _ = fixture.history();
         }
     }
     fixture.mock.be_honest();

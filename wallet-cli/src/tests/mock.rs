@@ -301,7 +301,11 @@ impl Ledger {
             }
             "getaddresstxids" => {
                 let addresses = self.addresses(params);
-                let range = params[0]["start"].as_u64().unwrap()..=params[0]["end"].as_u64().unwrap();
+                let (start, end) = (params[0]["start"].as_u64().unwrap(), params[0]["end"].as_u64().unwrap());
+                if start > end {
+                    return Reply::Error(-8, format!("start {start} is above end {end}"));
+                }
+                let range = start..=end;
                 let mut txids = Vec::new();
                 for (_, block) in (0u64..).zip(&self.blocks).filter(|(height, _)| range.contains(height)) {
                     if block.coinbase.outputs.iter().any(|output| addresses.contains(&output.address)) {

@@ -6,6 +6,7 @@ mod payments;
 mod restore;
 
 use crate::error::WalletError;
+use crate::history::{self, Entry};
 use crate::keystore::{Chain, KeyPath, Seed, Used, Wallet};
 use crate::random::OsEntropy;
 use crate::spend::{self, Draft, Fee, Order};
@@ -64,6 +65,11 @@ impl Fixture {
 
     fn balance(&mut self) -> Balance {
         self.look().unwrap().balance().unwrap()
+    }
+
+    fn history(&mut self) -> Result<Vec<Entry>, WalletError> {
+        let view = self.look()?;
+        history::entries(&self.wallet, &self.mock.node(), &view)
     }
 
     fn order(&self, address: Address, sen: u64) -> Order {

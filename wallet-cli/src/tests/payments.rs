@@ -2,7 +2,7 @@
 
 use super::mock::Reply;
 use super::{Fixture, STRANGER, coins};
-use crate::history::{self, Settled};
+use crate::history::Settled;
 use crate::keystore::{Chain, KeyPath, Label, Wallet};
 use crate::random::tests::Seeded;
 use crate::random::uniform;
@@ -276,7 +276,7 @@ fn a_double_spend_is_seen_and_undone_by_a_reorganisation() {
     let amount = Some(Amount::from_sen(coins(1)));
     let repeated = spend::repeated(&fixture.wallet, &view, "doomed", &stranger, amount);
     assert_eq!(repeated.unwrap_err().code(), "send-id");
-    let entries = history::list(&mut fixture.wallet, &fixture.mock.node()).unwrap();
+    let entries = fixture.history().unwrap();
     let entry = entries.iter().find(|entry| entry.txid == txid).unwrap();
     assert_eq!(entry.settled, Settled::Conflicted(rival.txid()));
     assert_eq!(entry.amount, -i128::from(coins(1)));
@@ -313,8 +313,41 @@ fn a_conflict_needs_proof() {
     fixture.mock.ledger.lock().unwrap().accepts = false;
     assert_eq!(status(&mut fixture, txid), Status::Waiting);
     assert_eq!(fixture.balance().confirmed, Amount::ZERO);
-    assert_eq!(fixture.balance().pending.sen(), coins(4) - draft.plan.fee.sen());
-    assert_eq!(fixture.send(STRANGER, coins(1), None).unwrap_err().code(), "insufficient-funds");
+    // Its change is not on its way, since the mempool does not have it; nor is it gone.
+    let balance = fixture.balance();
+    assert_eq!((balance.pending.sen(), balance.waiting.sen()), (0, coins(4) - draft.plan.fee.sen()));
+    let error = fixture.send(STRANGER, coins(1), None).unwrap_err();
+    assert_eq!(error.code(), "insufficient-funds");
+    assert!(error.to_string().contains("change of payments that the node does not take"), "{error}");
+    // Taken again, it is pending again.
+    fixture.mock.ledger.lock().unwrap().accepts = true;
+    let balance = fixture.balance();
+    assert_eq!((balance.pending.sen(), balance.waiting.sen()), (coins(4) - draft.plan.fee.sen(), 0));
+}
+
+/// A node whose chain ends more than 100 blocks below where a payment was made (its data directory was made anew, say)
+/// lacks the payment's coins, and every block that could prove a rival. The wallet still works, and the payment waits.
+#[test]
+fn a_node_far_below_an_open_payment_is_no_failure() {
+    let mut fixture = Fixture::with_coins(1);
+    fixture.mock.mine_many(STRANGER, 400);
+    let draft = fixture.send(STRANGER, coins(1), None).unwrap();
+    for keep in [150, 1, 0] {
+        let tip = usize::try_from(fixture.mock.ledger.lock().unwrap().tip()).unwrap();
+        fixture.mock.revert(tip - keep, false);
+        let mut ledger = fixture.mock.ledger.lock().unwrap();
+        ledger.accepts = false;
+        ledger.mempool.clear();
+        drop(ledger);
+        assert_eq!(status(&mut fixture, draft.ids.txid), Status::Waiting, "{keep}");
+        assert_eq!(fixture.balance().confirmed, Amount::ZERO);
+        assert_eq!(fixture.history().unwrap().last().unwrap().txid, draft.ids.txid);
+        assert_eq!(fixture.send(STRANGER, coins(1), None).unwrap_err().code(), "insufficient-funds");
+    }
+    // In a chain made anew another transaction cannot have spent that coin; what it holds is found all the same.
+    let fresh = fixture.fresh();
+    fixture.mock.mine(fresh);
+    assert_eq!(fixture.balance().immature.sen(), coins(5));
 }
 
 /// Reorganisations, payments, receipts and lost mempools in random order: the balance is always that of a rescan by
@@ -351,7 +384,7 @@ fn reorganisation_storms_leave_the_balance_of_a_rescan() {
     fixture.mock.mine(STRANGER);
     let view = fixture.look().unwrap();
     assert!(view.statuses.values().all(|status| matches!(status, Status::Confirmed(_) | Status::Final)));
-    let entries = history::list(&mut fixture.wallet, &fixture.mock.node()).unwrap();
+    let entries = fixture.history().unwrap();
     let sum: i128 = entries.iter().map(|entry| entry.amount - i128::from(entry.fee.sen())).sum();
     let balance = view.balance().unwrap();
     assert_eq!(sum, i128::from(balance.confirmed.sen()) + i128::from(balance.immature.sen()));

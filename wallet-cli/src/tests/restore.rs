@@ -56,6 +56,49 @@ fn a_second_copy_of_the_wallet_is_noticed() {
     assert_eq!(fixture.fresh(), fixture.address(Chain::Receive, 31));
 }
 
+/// A restored wallet, or any other, is told when the node shows an old chain: by the checked age of its tip, and by the
+/// node's own word. Networks where blocks are made at will have old tips and nothing to say about them.
+#[test]
+fn a_node_that_is_behind_is_remarked_on() {
+    const DAY: u64 = 86_400;
+    let mut fixture = Fixture::new(Network::test());
+    let network = Network::test();
+    let view = fixture.look().unwrap();
+    let tip = u64::from(view.tip_time);
+    assert_eq!(view.behind(&network, tip), None);
+    assert_eq!(view.behind(&network, tip - 60), None, "a clock that is behind the tip");
+    assert_eq!(view.behind(&network, tip + 2 * 3_600), None);
+    let usual = (24 * u64::from(network.spacing)).max(2 * 3_600);
+    assert_eq!(view.behind(&network, tip + usual), None);
+    assert!(view.behind(&network, tip + usual + 1).is_some());
+    let words = view.behind(&network, tip + 9 * DAY).unwrap();
+    for part in ["newest block, 0, is of", "9 days ago", "cut off", "holds only up to there"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    // The node's own word: it is loading.
+    fixture.mock.lie(|method, _, reply| match (method, reply) {
+        ("getblockchaininfo", Reply::Result(mut info)) => {
+            (info["initialblockdownload"], info["headers"]) = (json!(true), json!(5_000));
+            Reply::Result(info)
+        }
+        (_, reply) => reply,
+    });
+    let words = fixture.look().unwrap().behind(&network, tip).unwrap();
+    assert!(words.contains("loading blocks, 0 of 5000"), "{words}");
+    // Difficulty is fixed: an old tip is nothing unusual, but a node that says it is loading is.
+    let mut fixture = Fixture::dev();
+    let view = fixture.look().unwrap();
+    assert_eq!(view.behind(&Network::dev(), u64::from(view.tip_time) + 9_000 * DAY), None);
+    fixture.mock.lie(|method, _, reply| match (method, reply) {
+        ("getblockchaininfo", Reply::Result(mut info)) => {
+            info["initialblockdownload"] = json!(true);
+            Reply::Result(info)
+        }
+        (_, reply) => reply,
+    });
+    assert!(fixture.look().unwrap().behind(&Network::dev(), 0).is_some());
+}
+
 /// WK11. A node that calls every address used, or every address paid, leads the wallet nowhere.
 #[test]
 fn a_search_without_end_is_given_up() {

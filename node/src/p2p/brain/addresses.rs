@@ -55,6 +55,8 @@ const ANSWER_SPREAD_HOURS: u64 = 6;
 const SERVING_SECONDS: u64 = DAY_SECONDS;
 /// A peer may ask for servers of a height or of a snapshot once in this time.
 const SERVING_INTERVAL: Duration = Duration::from_secs(60);
+/// Seconds to which the times in such an answer are rounded down.
+const SERVING_TIME_STEP: u32 = 2 * 3_600;
 
 /// What is kept of one connection.
 #[derive(Debug, Clone)]
@@ -270,7 +272,7 @@ impl Addresses {
                     return None;
                 }
                 peer.served = Some(now.monotonic);
-                Some(self.answer_serving(serves, now, rng))
+                Some(self.answer_serving(serves, now))
             }
         }
     }
@@ -281,7 +283,7 @@ impl Addresses {
         {
             return answer.clone();
         }
-        let share = (self.len() * ANSWER_PERCENT / 100).max(ANSWER_FLOOR).min(ADDRESSES_MAX as usize);
+        let share = self.share();
         let answer = self.table.sample(share, rng, |entry| !entry.terrible(now.unix_seconds));
         // An empty answer would stand for a day, and a young network would never grow.
         if !answer.is_empty() && self.len() > ANSWER_FLOOR {
@@ -291,11 +293,19 @@ impl Addresses {
         answer
     }
 
-    fn answer_serving(&self, serves: Serves, now: Now, rng: &mut StdRng) -> Vec<AddressRecord> {
+    /// What one answer tells of the book, at most.
+    fn share(&self) -> usize {
+        (self.len() * ANSWER_PERCENT / 100).max(ANSWER_FLOOR).min(ADDRESSES_MAX as usize)
+    }
+
+    /// Whoever asks again hears the same all day, and not when exactly this node was linked to whom.
+    fn answer_serving(&self, serves: Serves, now: Now) -> Vec<AddressRecord> {
         let unix = now.unix_seconds;
-        self.table.sample(ADDRESSES_MAX as usize, rng, |entry| {
+        let mut records = self.table.draw(self.share(), unix / DAY_SECONDS, |entry| {
             entry.can_serve(serves) && !entry.terrible(unix) && unix.saturating_sub(entry.time) < SERVING_SECONDS
-        })
+        });
+        records.iter_mut().for_each(|record| record.time -= record.time % SERVING_TIME_STEP);
+        records
     }
 
     /// Peers to hand an address on to: two, the same for a day however often and by whom it is announced, so that

@@ -14,7 +14,6 @@ mod peers;
 use super::interface::{Action, Desk, Ending, PeerId};
 use super::penalty::{self, BlockSource};
 use crate::chain::{Accepted, HeaderPoint, SubmitError};
-use crate::p2p::limits::DOWNLOAD_WINDOW_BYTES;
 use fill::Window;
 use peers::Source;
 use setara_core::block::Header;
@@ -64,6 +63,8 @@ pub struct Download {
     submitted_bytes: u64,
     resting: BTreeMap<BlockHash, Duration>,
     window: Window,
+    /// Bytes of bodies asked for, held or before the chain.
+    bytes_max: u64,
     /// The lowest missing body, and since when it holds up everything.
     stalled: Option<(BlockHash, Duration)>,
     stall_timeout: Duration,
@@ -71,15 +72,9 @@ pub struct Download {
     paused: bool,
 }
 
-impl Default for Download {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 impl Download {
-    /// With no peer.
-    pub fn new() -> Self {
+    /// With no peer, and with so many bytes of bodies asked for or here at a time.
+    pub fn new(bytes_max: u64) -> Self {
         Self {
             peers: BTreeMap::new(),
             flights: BTreeMap::new(),
@@ -89,6 +84,7 @@ impl Download {
             submitted_bytes: 0,
             resting: BTreeMap::new(),
             window: Window::default(),
+            bytes_max,
             stalled: None,
             stall_timeout: STALL_MIN,
             paused: false,
@@ -177,10 +173,10 @@ impl Download {
             }
         }
         self.release(desk);
-        if self.held_bytes > DOWNLOAD_WINDOW_BYTES {
+        if self.held_bytes > self.bytes_max {
             self.drop_lost();
         }
-        while self.held_bytes > DOWNLOAD_WINDOW_BYTES {
+        while self.held_bytes > self.bytes_max {
             let Some(((_, hash), held)) = self.held.pop_last() else { break };
             // Or it would be asked for at once, and come, and be dropped again.
             self.resting.insert(hash, desk.monotonic() + DROPPED_FOR);

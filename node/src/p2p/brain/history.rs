@@ -12,23 +12,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// The second download.
-#[derive(Default)]
 pub struct HistoryDownload {
+    bytes_max: u64,
     download: Option<Download>,
     peers: BTreeSet<PeerId>,
 }
 
 impl HistoryDownload {
+    /// With so many bytes of bodies asked for or here at a time, while there is something to fetch.
+    pub const fn new(bytes_max: u64) -> Self {
+        Self { bytes_max, download: None, peers: BTreeSet::new() }
+    }
+
     /// The download, and a desk on which its chain is the one that verifies.
     fn with<T>(&mut self, desk: &mut Desk<'_>, run: impl FnOnce(&mut Download, &mut Desk<'_>) -> T) -> Option<T> {
         let Some(history) = desk.chain.history() else {
-            *self = Self::default();
+            *self = Self::new(self.bytes_max);
             return None;
         };
         let mut actions = Actions::new();
         let mut second =
             Desk { now: desk.now, rng: &mut *desk.rng, chain: &history, mempool: desk.mempool, actions: &mut actions };
-        let result = run(self.download.get_or_insert_with(Download::new), &mut second);
+        let result = run(self.download.get_or_insert_with(|| Download::new(self.bytes_max)), &mut second);
         desk.actions.extend(actions.into_iter().map(|action| match action {
             Action::SubmitBlock { peer, hash, bytes, .. } => Action::SubmitHistory { peer, hash, bytes },
             other => other,
@@ -40,7 +45,7 @@ impl HistoryDownload {
     /// that the node is not behind.
     pub fn tick(&mut self, desk: &mut Desk<'_>, ready: Vec<(PeerId, (u32, u32), Option<HeaderPoint>)>, idle: bool) {
         let Some(history) = desk.chain.history() else {
-            *self = Self::default();
+            *self = Self::new(self.bytes_max);
             return;
         };
         let base = history.headers().best().point();

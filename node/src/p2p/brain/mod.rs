@@ -95,6 +95,8 @@ pub struct BrainOptions {
     pub onion: bool,
     /// Whether a new chain is to begin with a snapshot of the coins.
     pub snapshot: bool,
+    /// Bytes of bodies asked for or waiting for the chain, at most.
+    pub download_bytes: u64,
 }
 
 /// What earlier runs left, as bytes of files.
@@ -252,8 +254,8 @@ impl Parts {
             bans: bans.unwrap_or_default(),
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
-            download: Download::new(),
-            history: HistoryDownload::default(),
+            download: Download::new(options.download_bytes),
+            history: HistoryDownload::new(options.download_bytes),
             serving: SnapshotServing::default(),
             fetch: SnapshotFetch::new(options.snapshot),
             relay: TransactionRelay::new(rng),

@@ -20,6 +20,7 @@ use crate::p2p::limits::{OUTBOUND_BLOCK_ONLY, OUTBOUND_FULL};
 use crate::p2p::message::{AddressRecord, PeerAddress, Serves, services};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -400,11 +401,15 @@ impl Outbound {
         bans: &Bans,
         connections: &[Connection],
     ) -> Option<PeerAddress> {
-        if let (Some(what), Link::OutboundFull) = (self.looking_for(now.monotonic), link) {
+        // Half of the dials go on as ever: who claims to serve what nobody has must not become all neighbours.
+        let looking = self.looking_for(now.monotonic).filter(|_| link == Link::OutboundFull && rng.random::<bool>());
+        if let Some(what) = looking {
             let serves = |entry: &&Entry| entry.can_serve(what);
             let fits = |entry: &&Entry| self.fits(&entry.address, link, now, addresses, bans, connections);
-            if let Some(entry) = addresses.entries().filter(serves).find(fits) {
-                return Some(entry.address);
+            let fitting: Vec<PeerAddress> =
+                addresses.entries().filter(serves).filter(fits).map(|entry| entry.address).collect();
+            if let Some(address) = fitting.choose(rng) {
+                return Some(*address);
             }
         }
         if link == Link::OutboundFull && is_lonely(connections) && rng.random::<bool>() {

@@ -49,6 +49,7 @@ impl Node {
             minimum_chain_work: Work::ZERO,
             onion: false,
             snapshot: false,
+            download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
         };
         change(&mut options);
         let now = Now { unix_seconds: 1_800_000_000, monotonic: Duration::ZERO };

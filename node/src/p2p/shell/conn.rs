@@ -32,8 +32,9 @@ use tokio::time::{sleep, timeout};
 const READ_BYTES: usize = 64 << 10;
 /// Bytes gathered before they are written, so that small frames share a packet.
 const WRITE_BYTES: usize = 64 << 10;
-/// Bytes of messages decoded but not yet seen by the brain, all peers together, in KiB: a few of the largest blocks.
-pub const INBOUND_KIB_MAX: usize = 48 << 10;
+/// Bytes of messages decoded but not yet seen by the brain, all peers together, as a part of those of the bodies that may be
+/// on their way: 48 MiB of 64, a few of the largest blocks.
+const INBOUND_PARTS: (u64, u64) = (3, 4);
 /// Messages of one peer that the brain has not seen: each may be answered with a hundred kilobytes before anyone notices that
 /// the peer takes nothing; fewer would make the peer wait for the brain's turn too often.
 const UNSEEN_MAX: usize = 8;
@@ -124,6 +125,22 @@ pub struct Inbound {
     pub permits: Option<[OwnedSemaphorePermit; 2]>,
 }
 
+/// KiB that are free, of so many.
+#[derive(Clone)]
+pub struct Room {
+    free: Arc<Semaphore>,
+    kib: u32,
+}
+
+impl Room {
+    /// For what waits for the brain, where so many bytes of bodies may be on their way.
+    pub fn beside(download_bytes: u64) -> Self {
+        let kib = download_bytes / INBOUND_PARTS.1 * INBOUND_PARTS.0 / 1_024;
+        let kib = u32::try_from(kib).unwrap_or(u32::MAX).max(1);
+        Self { free: Arc::new(Semaphore::new(kib as usize)), kib }
+    }
+}
+
 /// What every connection needs of the node.
 #[derive(Clone)]
 pub struct Office {
@@ -133,8 +150,8 @@ pub struct Office {
     pub clock: Arc<dyn Clock>,
     /// To the brain.
     pub events: mpsc::Sender<Inbound>,
-    /// Bounds what waits for the brain.
-    pub memory: Arc<Semaphore>,
+    /// Bounds what waits for the brain, in KiB.
+    pub memory: Room,
     /// The genesis file as it is given to others.
     pub genesis: Arc<[u8]>,
     /// Of all connections together.
@@ -257,9 +274,11 @@ impl Connection {
 
     /// Hands a message over when there is room for it and the peer has a turn; whether anybody still listens.
     async fn tell(&self, event: Event, bytes: usize, turns: &Arc<Semaphore>) -> bool {
-        let kib = (bytes / 1_024 + 1).min(INBOUND_KIB_MAX) as u32;
+        let room = &self.office.memory;
+        // What is larger than all of it has it to itself.
+        let kib = u32::try_from(bytes / 1_024 + 1).unwrap_or(u32::MAX).min(room.kib);
         let Ok(turn) = turns.clone().acquire_owned().await else { return false };
-        let Ok(memory) = self.office.memory.clone().acquire_many_owned(kib).await else { return false };
+        let Ok(memory) = room.free.clone().acquire_many_owned(kib).await else { return false };
         self.office.events.send(Inbound { event, permits: Some([memory, turn]) }).await.is_ok()
     }
 

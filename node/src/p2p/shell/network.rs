@@ -8,7 +8,7 @@
 //! tick, questions ───────┘                                  └─► files
 //! ```
 
-use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office};
+use super::conn::{self, Connection, GreetError, Greeted, Inbound, Office, Room};
 use super::door::Door;
 use super::files::{self, Files};
 use super::noise::{HandshakeError, Role, StaticKey};
@@ -36,7 +36,7 @@ use std::sync::{Arc, mpsc as blocking};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 /// Time between two looks of the brain at its deadlines.
@@ -208,7 +208,7 @@ impl PeerNetwork {
             chain: chain.clone(),
             clock: clock.clone(),
             events,
-            memory: Arc::new(Semaphore::new(conn::INBOUND_KIB_MAX)),
+            memory: Room::beside(options.brain.download_bytes),
             genesis: options.genesis,
             totals: Arc::default(),
         };

@@ -20,22 +20,21 @@ const ADDRESSES_MAX: usize = 1_000;
 /// Rows of one answer: at some 400 bytes each they stay within the bound of an answer.
 const ROWS_MAX: usize = 100_000;
 
-/// The addresses asked for, each once, in the order given: one text, or `{"addresses": [..]}`.
+/// The addresses asked for, each once, in the order given: one text, `[..]`, or `{"addresses": [..]}`.
 fn addresses(context: &RpcContext, args: &Args) -> Result<Vec<Address>, RpcError> {
-    let value = args.value("addresses");
-    let texts: Vec<&str> = match value {
-        Some(Value::String(text)) => vec![text],
+    let items: &[Value] = match args.value("addresses") {
+        Some(text @ Value::String(_)) => std::slice::from_ref(text),
+        Some(Value::Array(items)) => items,
         Some(Value::Object(map)) => match map.get("addresses") {
-            Some(Value::Array(items)) if items.len() <= ADDRESSES_MAX => {
-                items.iter().map(|item| args::text("addresses", item)).collect::<Result<_, _>>()?
-            }
-            Some(Value::Array(_)) => {
-                return Err(RpcError::parameter(format!("At most {ADDRESSES_MAX} addresses can be asked about")));
-            }
+            Some(Value::Array(items)) => items,
             _ => return Err(RpcError::parameter("addresses must be an array")),
         },
-        _ => return Err(RpcError::parameter("addresses must be a string or an object")),
+        _ => return Err(RpcError::parameter("addresses must be a string, an array or an object")),
     };
+    if items.len() > ADDRESSES_MAX {
+        return Err(RpcError::parameter(format!("At most {ADDRESSES_MAX} addresses can be asked about")));
+    }
+    let texts = items.iter().map(|item| args::text("addresses", item)).collect::<Result<Vec<&str>, _>>()?;
     let mut seen = BTreeSet::new();
     let mut addresses = Vec::new();
     for text in texts {
@@ -47,8 +46,10 @@ fn addresses(context: &RpcContext, args: &Args) -> Result<Vec<Address>, RpcError
     Ok(addresses)
 }
 
+/// What is said beside the addresses: in their object, or as a parameter of its own.
 fn member<'a>(args: &'a Args, key: &str) -> Option<&'a Value> {
-    args.value("addresses").and_then(|value| value.get(key)).filter(|value| !value.is_null())
+    let inside = args.value("addresses").and_then(|value| value.get(key)).filter(|value| !value.is_null());
+    inside.or_else(|| args.value(key))
 }
 
 fn too_many() -> RpcError {

@@ -101,6 +101,7 @@ pub fn handler(name: &str) -> Option<Handler> {
         "getaddresstxids" => Work(addresses::getaddresstxids),
         "getaddressmempool" => Work(addresses::getaddressmempool),
         "backupnode" => Work(util::backupnode),
+        "getmemoryinfo" => Work(util::getmemoryinfo),
         "getindexinfo" => Work(addresses::getindexinfo),
         "validateaddress" => Work(util::validateaddress),
         _ => return None,

@@ -10,7 +10,7 @@ use crate::snapshot::{LoadError, SnapshotFile, dump};
 use serde_json::json;
 use setara_core::height::Height;
 use setara_core::snapshot::DEPTH_MIN;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 
 /// Longest path: no system takes a longer one, and a caller's own megabytes are not sent back in an error.
 const PATH_BYTES_MAX: usize = 4_096;
@@ -26,9 +26,19 @@ fn failed(error: LoadError) -> RpcError {
 fn path(context: &RpcContext, args: &Args) -> Result<PathBuf, RpcError> {
     let path = args.text("path");
     match path.len() {
-        1..=PATH_BYTES_MAX => Ok(context.folder.join(path)),
-        bytes => Err(RpcError::parameter(format!("A path of {bytes} bytes; expected 1 to {PATH_BYTES_MAX}"))),
+        1..=PATH_BYTES_MAX => {}
+        bytes => {
+            return Err(RpcError::parameter(format!("A path of {bytes} bytes; expected 1 to {PATH_BYTES_MAX}")));
+        }
     }
+    let path = Path::new(path);
+    // Whoever may call this may name any file, as with Bitcoin Core; but a relative name means one in the folder.
+    if path.is_relative() && path.components().any(|component| component == Component::ParentDir) {
+        return Err(RpcError::parameter(
+            "A relative path stays in the network's data folder; name others from the root",
+        ));
+    }
+    Ok(context.folder.join(path))
 }
 
 pub(super) fn dumptxoutset(context: &RpcContext, args: &Args) -> Outcome {

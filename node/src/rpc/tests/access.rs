@@ -309,6 +309,42 @@ fn rpc_users_reach_only_what_their_whitelist_names() {
     assert!(node.client().call("invalidateblock", json!(["00"])).is_err());
 }
 
+/// RW8. Methods that name files of the node's machine are for callers with every right; a relative name is one in the
+/// network's folder, and nothing that is there is written over.
+#[test]
+fn rpc_paths_are_for_the_operator_alone() {
+    let alice = "alice:0123456789abcdef0123456789abcdef$\
+                 0ad814968caefdecab8a6c0c55414688fdcad02f100ee7ac5def2352aaff36e5";
+    let node = node(|config| {
+        config.auth = vec![alice.parse().unwrap()];
+        config.whitelist =
+            vec!["alice:@read,@send,@mine".parse().unwrap(), "__cookie__:@read,@mine,@control".parse().unwrap()];
+    });
+    let outside = node.directory.path().join("outside");
+    for method in ["dumptxoutset", "loadtxoutset", "backupnode"] {
+        let body = json!({"method": method, "params": [outside], "id": 0}).to_string();
+        assert_eq!(node.post(&body, Some("alice:secret"), "").status, 403, "{method}");
+    }
+    node.ask("generatetoaddress", json!([3, node.text(0)]));
+    for path in ["../outside", "a/../../outside", "..", "./.."] {
+        for method in ["dumptxoutset", "loadtxoutset"] {
+            let (code, message) = node.refused(method, json!([path]));
+            assert!(code == -8 && message.contains("stays in"), "{method} {path}: {message}");
+        }
+    }
+    assert_eq!(node.refused("backupnode", json!(["relative"])).0, -8);
+    // The cookie lies in that folder: it is neither written over nor shown.
+    let cookie = node.cookie();
+    assert_eq!(node.refused("dumptxoutset", json!([".cookie"])).0, -8);
+    assert!(!node.refused("loadtxoutset", json!([".cookie"])).1.contains(cookie.split_once(':').unwrap().1));
+    assert_eq!(node.cookie(), cookie);
+    assert!(!outside.exists());
+    // From the root any name will do, as with Bitcoin Core.
+    assert_eq!(node.ask("dumptxoutset", json!([outside]))["base_height"], 2);
+    assert!(outside.exists());
+    assert_eq!(node.refused("dumptxoutset", json!([outside])).0, -8);
+}
+
 /// RW8. What only private networks need is refused, by name, where difficulty moves.
 #[test]
 fn rpc_debug_methods_are_off_where_money_is_real() {

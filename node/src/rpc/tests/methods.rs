@@ -129,6 +129,13 @@ fn rpc_the_chain_describes_itself() {
         assert_eq!(node.refused("getnetworkhashps", params).0, -8);
     }
     assert!(node.ask("uptime", json!([])).is_u64());
+    let memory = node.ask("getmemoryinfo", json!(["stats"]));
+    assert_eq!(memory["locked"]["total"], 0);
+    assert!(memory["setara"]["resident"].as_u64().unwrap() > 1 << 20 && memory["setara"]["budget"].is_null());
+    assert_eq!(memory["setara"]["shares"]["coins"]["used"], 7);
+    assert!(memory["setara"]["shares"]["mempool"]["limit"].as_u64().unwrap() >= 5_000_000);
+    assert_eq!(node.refused("getmemoryinfo", json!(["mallocinfo"])), (-8, "mallocinfo mode not available".to_owned()));
+    assert_eq!(node.refused("getmemoryinfo", json!(["all"])), (-8, "unknown mode all".to_owned()));
     let document = node.ask("rpc.discover", json!([]));
     assert!(document["methods"].as_array().unwrap().len() > 40);
     let logging = node.ask("logging", json!([["rpc"], []]));
@@ -502,6 +509,22 @@ fn rpc_addresses_are_indexed() {
     for (params, code) in bad {
         assert_eq!(node.refused("getaddresstxids", json!([params])).0, code, "{params:.100}");
     }
+    // By name, and as a plain list by position; what else there is then has a parameter of its own.
+    let zero = node.text(0);
+    let ask = |method: &str, params: Value| node.ask(method, params);
+    for params in [json!({"addresses": [zero]}), json!([[zero]]), json!({"addresses": {"addresses": [zero]}})] {
+        assert_eq!(ask("getaddressbalance", params.clone())["received"], 2_100_000_000, "{params}");
+        assert_eq!(ask("getaddressutxos", params.clone()).as_array().map(Vec::len), Some(3), "{params}");
+        assert_eq!(ask("getaddresstxids", params.clone()), all, "{params}");
+        assert_eq!(ask("getaddressmempool", params.clone()).as_array().map(Vec::len), Some(2), "{params}");
+    }
+    for params in [json!({"addresses": [zero], "start": 2, "end": 3}), json!([[zero], 2, 3]), json!([zero, 2, 3])] {
+        assert_eq!(ask("getaddresstxids", params.clone()), json!([coinbase(2), coinbase(3)]), "{params}");
+    }
+    assert_eq!(ask("getaddressutxos", json!({"addresses": [zero], "chainInfo": true}))["height"], 4);
+    assert_eq!(node.refused("getaddressbalance", json!([vec![zero.clone(); 1_001]])).0, -8);
+    assert_eq!(node.refused("getaddressbalance", json!({"addresses": [7]})).0, -3);
+    assert_eq!(node.refused("getaddressbalance", json!({"addresses": [zero], "start": 2})).0, -8);
     let info = node.ask("getindexinfo", json!([]));
     assert_eq!(info["txindex"], json!({"synced": true, "best_block_height": 4}));
     assert_eq!(node.ask("getindexinfo", json!(["addressindex"])).as_object().unwrap().len(), 1);

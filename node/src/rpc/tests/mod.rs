@@ -117,6 +117,7 @@ impl TestNode {
             private_broadcast: false,
             folder: directory.path().to_owned(),
             disk_bytes: Box::new(|| 0),
+            memory: Box::new(testing::held),
             notices: Vec::new(),
             backup: Box::new(|_| Err("in memory only".to_owned())),
             shutdown: shutdown.clone(),

@@ -71,6 +71,7 @@ pub fn run(data: &[u8]) {
         minimum_chain_work: Work::ZERO,
         onion: false,
         snapshot: false,
+        download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
     };
     let brain = Brain::new(options, Memory::default(), [9; 32]);
     let (open, dials, following) = (BTreeMap::new(), VecDeque::new(), VecDeque::new());

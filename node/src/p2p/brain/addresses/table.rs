@@ -77,6 +77,7 @@ pub(super) enum Purpose {
     NewSlot = 5,
     Relay = 6,
     RelayDay = 7,
+    Serving = 8,
 }
 
 impl Key {
@@ -549,6 +550,15 @@ impl Table {
             }
         }
         records
+    }
+
+    /// Up to `max` entries for which `wanted` holds: the same as long as the number is the same, in an order that nobody
+    /// outside knows.
+    pub fn draw(&self, max: usize, number: u64, wanted: impl Fn(&Entry) -> bool) -> Vec<AddressRecord> {
+        let rank = |entry: &&Entry| self.key.hash(Purpose::Serving, Some(&entry.address), &[number]);
+        let mut fitting: Vec<&Entry> = self.entries.values().filter(|entry| wanted(entry)).collect();
+        fitting.sort_by_cached_key(rank);
+        fitting.into_iter().take(max).map(Entry::record).collect()
     }
 
     /// Slots of the new table that hold addresses for which `counts` is true.

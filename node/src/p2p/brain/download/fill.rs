@@ -4,7 +4,7 @@ use super::peers::Source;
 use super::{Download, Flight};
 use crate::chain::HeaderPoint;
 use crate::p2p::brain::interface::{Desk, PeerId};
-use crate::p2p::limits::{DOWNLOAD_WINDOW_BLOCKS, DOWNLOAD_WINDOW_BYTES};
+use crate::p2p::limits::DOWNLOAD_WINDOW_BLOCKS;
 use crate::p2p::message::Message;
 use setara_core::hash::BlockHash;
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Download {
         }
         self.look(desk);
         let now = desk.monotonic();
-        let budget = DOWNLOAD_WINDOW_BYTES.saturating_sub(self.held_bytes + self.submitted_bytes);
+        let budget = self.bytes_max.saturating_sub(self.held_bytes + self.submitted_bytes);
         let mut requests = (budget / self.window.block_bytes()).saturating_sub(self.flights.len() as u64);
         let mut asked: BTreeMap<PeerId, Vec<BlockHash>> = BTreeMap::new();
         // Other branches besides the best: whoever shows headers and withholds their bodies must not keep the node from
@@ -205,7 +205,7 @@ impl Download {
                 || self.submitted.contains_key(&point.hash)
                 || self.in_flight(&point.hash).next().is_some()
         });
-        let budget = DOWNLOAD_WINDOW_BYTES.saturating_sub(self.held_bytes + self.submitted_bytes);
+        let budget = self.bytes_max.saturating_sub(self.held_bytes + self.submitted_bytes);
         let spent = self.flights.len() as u64 >= budget / self.window.block_bytes();
         ((full || spent) && !self.held.is_empty() && !self.room(desk, &self.window.missing).is_empty())
             .then_some(oldest.hash)

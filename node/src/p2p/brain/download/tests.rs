@@ -5,6 +5,7 @@ mod machine;
 use super::*;
 use crate::p2p::brain::interface::Actions;
 use crate::p2p::brain::sync::tests::Lab;
+use crate::p2p::limits::DOWNLOAD_WINDOW_BYTES;
 use crate::p2p::message::Message;
 use rand::RngExt;
 use setara_core::codec;
@@ -19,7 +20,7 @@ fn bytes(lab: &Lab, hash: &BlockHash) -> Arc<[u8]> {
 fn run(seed: u64, peers: u64, honest: &[u64], lie: bool) {
     let mut lab = Lab::new(60);
     let taken = lab.chain.submit_headers(lab.headers()).expect("valid headers");
-    let mut download = Download::new();
+    let mut download = Download::new(DOWNLOAD_WINDOW_BYTES);
     let mut queue: Actions = Actions::new();
     for peer in 1..=peers {
         download.peer_ready(PeerId(peer), (0, u32::MAX));
@@ -86,7 +87,7 @@ fn liars_do_not_stop_the_download() {
 fn state_is_per_peer() {
     let mut lab = Lab::new(3);
     let taken = lab.chain.submit_headers(lab.headers()).expect("valid headers");
-    let mut download = Download::new();
+    let mut download = Download::new(DOWNLOAD_WINDOW_BYTES);
     download.peer_ready(PeerId(1), (0, 0));
     lab.run(|desk| download.set_best(desk, PeerId(1), Some(taken.last)));
     assert_eq!(download.in_flight_count(), 3);
@@ -112,7 +113,7 @@ fn what_a_peer_lacked_is_asked_for_again() {
     let taken = lab.chain.submit_headers(lab.headers()).expect("valid headers");
     let third = lab.chain.headers().get(&lab.builder.blocks[3].hash()).expect("known").point();
     let hashes: Vec<BlockHash> = lab.builder.blocks[1..].iter().map(|block| block.hash()).collect();
-    let mut download = Download::new();
+    let mut download = Download::new(DOWNLOAD_WINDOW_BYTES);
     download.peer_ready(PeerId(1), (0, 0));
     assert_eq!(asked(&lab.run(|desk| download.set_best(desk, PeerId(1), Some(third)))), [(1, 3)]);
     assert!(asked(&lab.run(|desk| download.on_not_found(desk, PeerId(1), &hashes))).is_empty());
@@ -134,7 +135,7 @@ fn a_peer_is_asked_for_what_it_shows_now() {
     let point =
         |lab: &Lab, height: usize| lab.chain.headers().get(&lab.builder.blocks[height].hash()).map(|at| at.point());
     let (second, fifth) = (point(&lab, 2), point(&lab, 5));
-    let mut download = Download::new();
+    let mut download = Download::new(DOWNLOAD_WINDOW_BYTES);
     download.peer_ready(PeerId(1), (0, 0));
     lab.run(|desk| download.set_best(desk, PeerId(1), fifth));
     let hashes: Vec<BlockHash> = lab.builder.blocks[1..].iter().map(|block| block.hash()).collect();

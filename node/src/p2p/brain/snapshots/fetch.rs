@@ -292,7 +292,7 @@ impl SnapshotFetch {
         let now = desk.monotonic();
         let fetching = Fetching::new(manifest.clone(), here, now);
         tracing::info!(
-            base = %manifest.base, hash = %manifest.base_hash, coins = manifest.coins.count(), here = fetching.done.len(),
+            base = manifest.base.get(), hash = %manifest.base_hash, coins = manifest.coins.count(), here = fetching.done.len(),
             "fetching a snapshot of the coins"
         );
         desk.actions.push(Action::Snapshot(SnapshotJob::Begin(manifest)));
@@ -489,7 +489,7 @@ impl SnapshotFetch {
         let Stage::Fetching(fetching) = &self.stage else { return };
         if fetching.done.len() == BUCKETS {
             let manifest = fetching.manifest.clone();
-            tracing::info!(base = %manifest.base, "the whole snapshot is here: loading it");
+            tracing::info!(base = manifest.base.get(), "the whole snapshot is here: loading it");
             desk.actions.push(Action::Snapshot(SnapshotJob::Load(manifest.clone())));
             self.stage = Stage::Loading(manifest);
         }

@@ -342,6 +342,7 @@ fn options() -> BrainOptions {
         bootstrap: Vec::new(),
         minimum_chain_work: Work::ZERO,
         onion: false,
+        download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
         snapshot: true,
     }
 }

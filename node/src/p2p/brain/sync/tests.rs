@@ -199,7 +199,7 @@ fn a_turn_is_over_in_the_end() {
     let mut lab = Lab::new(3);
     let mut sync = sync();
     assert_eq!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull))), [1]);
-    assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(2), Link::OutboundFull))).is_empty());
+    assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(2), Link::Inbound))).is_empty());
     let mut previous = lab.chain.network().genesis().header;
     for round in 1..=12 {
         let mut headers = Vec::with_capacity(2_000);

@@ -156,6 +156,7 @@ impl Machine {
             minimum_chain_work: Work::ZERO,
             onion: false,
             snapshot: false,
+            download_bytes: crate::p2p::limits::DOWNLOAD_WINDOW_BYTES,
         };
         let mut brain_seed = [0; 32];
         brain_seed[..8].copy_from_slice(&seed.to_le_bytes());

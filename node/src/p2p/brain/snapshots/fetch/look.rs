@@ -43,7 +43,11 @@ impl SnapshotFetch {
         let (best, tip) = (desk.chain.headers().best().point().height, view.tip.height());
         if best.blocks_since(tip).is_none_or(|behind| behind <= DEPTH_MIN) {
             if tip > Height::GENESIS || now >= since + SHORT_WAIT {
-                tracing::info!(%best, %tip, "no snapshot can be had of so few blocks: every block is fetched");
+                tracing::info!(
+                    best = best.get(),
+                    tip = tip.get(),
+                    "no snapshot can be had of so few blocks: every block is fetched"
+                );
                 self.end(desk);
             }
             return;
@@ -52,7 +56,10 @@ impl SnapshotFetch {
             match check_manifest(&manifest, desk.network(), desk.chain.headers()) {
                 Ok(()) if manifest.base > tip => return self.begin(desk, manifest, buckets),
                 Ok(()) | Err(_) => {
-                    tracing::info!(base = %manifest.base, "what was fetched of a snapshot before is of no use any longer");
+                    tracing::info!(
+                        base = manifest.base.get(),
+                        "what was fetched of a snapshot before is of no use any longer"
+                    );
                     desk.actions.push(Action::Snapshot(SnapshotJob::Forget));
                 }
             }
