@@ -356,6 +356,7 @@ impl Hostile {
                     network,
                     link: Link::OutboundFull,
                     serves: (0, BLOCKS),
+                    snapshot: false,
                     nonce: u64::from(std::process::id()),
                     listen_port: P2P_PORT,
                     time: 0,
