@@ -87,6 +87,7 @@ impl Peer {
             network: &network,
             link: Link::OutboundFull,
             serves: (0, 0),
+            snapshot: false,
             nonce: 7,
             listen_port: 0,
             time: 0,
