@@ -200,7 +200,7 @@ impl Parts {
     fn find(&mut self, desk: &mut Desk<'_>) {
         let now = desk.monotonic();
         let missing = match self.fetch.is_busy() {
-            true => self.fetch.needs_server(now).then_some(Serves::Snapshot),
+            true => self.fetch.needs_server(desk).then_some(Serves::Snapshot),
             false => self.missing_body(desk).map(Serves::Height),
         };
         let Some(missing) = missing else {

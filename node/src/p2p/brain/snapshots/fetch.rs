@@ -125,11 +125,11 @@ impl SnapshotFetch {
     }
 
     /// Whether somebody is needed who serves a snapshot, and nobody connected does.
-    pub fn needs_server(&self, now: Duration) -> bool {
+    pub fn needs_server(&self, desk: &Desk<'_>) -> bool {
+        let now = desk.monotonic();
         match &self.stage {
-            Stage::Looking(looking) => {
-                looking.since.is_some() && self.sources.values().all(|source| source.offer.is_none())
-            }
+            // One that cannot be begun with, such as a base that is not deep here, is none.
+            Stage::Looking(looking) => looking.since.is_some() && self.choose(desk, now).is_none(),
             Stage::Fetching(fetching) => !self.sources.values().any(|source| source.has(&fetching.base(), now)),
             Stage::Off | Stage::Opening { .. } | Stage::Loading(_) => false,
         }
