@@ -179,7 +179,7 @@ impl Ledger {
         let funds = builder.spendable();
         for (part, fund) in funds.iter().take(transactions).enumerate() {
             let numbers = part * FAN..((part + 1) * FAN).min(total);
-            let is_ours = |number: usize| number % every == 0 && number / every < count;
+            let is_ours = |number: usize| number.is_multiple_of(every) && number / every < count;
             let outputs: Vec<(Address, Amount)> = numbers
                 .clone()
                 .into_par_iter()
