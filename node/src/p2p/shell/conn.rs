@@ -191,7 +191,7 @@ impl Connection {
     async fn overdue(&self) -> &'static str {
         self.outbox.ended.cancelled().await;
         sleep(FAREWELL).await;
-        self.outbox.ending().as_ref().map_or("ended", ended)
+        self.outbox.ending().as_ref().map_or("too much was asked for", ended)
     }
 
     /// Returns when the peer may be heard: it takes what it asked for. Never once the end is decided.

@@ -84,7 +84,7 @@ impl Outbox {
     /// Adds something. A queue that is full of things never taken ends the connection instead.
     pub fn push(&self, item: Item) {
         let mut inner = self.inner.lock();
-        if inner.ending.is_some() {
+        if inner.ending.is_some() || inner.overflown {
             return;
         }
         let too_much = !inner.items.is_empty() && inner.bytes + item.bytes() > SEND_QUEUE_BYTES_MAX;
@@ -92,6 +92,8 @@ impl Outbox {
             inner.overflown = true;
             inner.items.clear();
             inner.bytes = 0;
+            // Also when a write is under way that the peer takes byte by byte.
+            self.ended.cancel();
         } else {
             inner.bytes += item.bytes();
             inner.items.push_back(item);
@@ -151,5 +153,36 @@ impl Outbox {
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.inner.lock().bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TH7: what is past the limit ends the connection and leaves nothing behind; one large thing alone is no flood.
+    #[test]
+    fn a_queue_has_an_end() {
+        let outbox = Outbox::default();
+        outbox.push(Item::Frame(vec![0; SEND_QUEUE_BYTES_MAX + 1]));
+        assert!(outbox.is_full() && !outbox.is_overflown());
+        outbox.push(Item::Block(BlockHash::ZERO));
+        assert!(outbox.is_overflown() && outbox.ended.is_cancelled());
+        outbox.push(Item::Frame(vec![0; 10]));
+        assert!(outbox.bytes() == 0 && outbox.pop().is_none());
+    }
+
+    /// TH7: once the end is decided, a greeting is still said, and nothing large.
+    #[test]
+    fn an_ending_says_little() {
+        let outbox = Outbox::default();
+        outbox.push(Item::Frame(vec![1; 100]));
+        outbox.push(Item::Block(BlockHash::ZERO));
+        outbox.push(Item::Frame(vec![2; FAREWELL_BYTES]));
+        outbox.end(Ending::Full);
+        outbox.push(Item::Frame(vec![3; 10]));
+        assert!(outbox.ended.is_cancelled() && outbox.ending() == Some(Ending::Full));
+        assert!(matches!(outbox.pop(), Some(Item::Frame(bytes)) if bytes == [1; 100]));
+        assert!(outbox.pop().is_none() && outbox.bytes() == 0);
     }
 }

@@ -131,6 +131,16 @@ fn announcements_during_a_question_are_not_lost() {
     assert!(!asks(&actions).is_empty());
 }
 
+/// As many headers as an answer holds, above `last`, which moves to their end.
+fn full_answer(last: &mut Header) -> Vec<Header> {
+    let above = |_| {
+        *last = Header { previous: last.hash(), time: last.time + 1, ..*last };
+        mine_header(last);
+        *last
+    };
+    (0..HEADERS_MAX).map(above).collect()
+}
+
 /// Headers of little work that a peer serves: a sample, as many as attacks do with `SETARA_LOW_WORK_HEADERS=10000000`.
 fn low_work_headers() -> usize {
     let wanted = std::env::var("SETARA_LOW_WORK_HEADERS").ok().and_then(|text| text.parse().ok());
@@ -154,13 +164,7 @@ fn low_work_is_not_stored() {
     lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::Inbound));
     let mut previous = lab.chain.network().genesis().header;
     for _ in 0..count / 2_000 {
-        let mut headers = Vec::with_capacity(2_000);
-        for _ in 0..2_000 {
-            let mut next = Header { previous: previous.hash(), time: previous.time + 1, ..previous };
-            mine_header(&mut next);
-            headers.push(next);
-            previous = next;
-        }
+        let headers = full_answer(&mut previous);
         let actions = lab.run(|desk| sync.on_headers(desk, PeerId(1), headers));
         assert_eq!(asks(&actions), [1]);
         assert_eq!(actions.len(), 1, "nothing but the next question");
@@ -202,13 +206,7 @@ fn a_turn_is_over_in_the_end() {
     assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(2), Link::Inbound))).is_empty());
     let mut previous = lab.chain.network().genesis().header;
     for round in 1..=12 {
-        let mut headers = Vec::with_capacity(2_000);
-        for _ in 0..2_000 {
-            let mut next = Header { previous: previous.hash(), time: previous.time + 1, ..previous };
-            mine_header(&mut next);
-            headers.push(next);
-            previous = next;
-        }
+        let headers = full_answer(&mut previous);
         // All of it is stored, and more is asked for.
         let submitted = lab.run(|desk| sync.on_headers(desk, PeerId(1), headers));
         lab.pass(Duration::from_secs(49));
