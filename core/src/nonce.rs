@@ -4,28 +4,62 @@
 
 use crate::block::Header;
 use crate::hash::{BlockHash, Hash256};
+use crate::limits::HEADER_BYTES;
 use crate::pow::Target;
 use core::ops::RangeInclusive;
-use sha2::{Digest, Sha256};
+use core::slice;
+use sha2::block_api::compress256;
 
-/// Bytes of a header in SHA-256's first block: they do not change with the nonce, so they are hashed once.
-const FIXED_BYTES: usize = 64;
-/// Bytes after those and before the nonce.
-const TAIL_BYTES: usize = 12;
+/// SHA-256's state before the first block (FIPS 180-4, 5.3.3).
+const START: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
+/// Whole words of a header's second block before the nonce.
+const TAIL_WORDS: usize = 3;
+/// Bytes of a hash.
+const HASH_BYTES: usize = 32;
+/// Bytes of one of SHA-256's blocks. A header's first does not change with the nonce, so it is hashed once.
+const BLOCK_BYTES: usize = 64;
 
 /// The first nonce of `nonces` with which the header's hash meets `target`; the header's own nonce does not matter.
+///
+/// Each costs the two compressions that SHA-256d cannot do without, and next to nothing else.
 pub fn find_nonce(header: &Header, target: Target, nonces: RangeInclusive<u32>) -> Option<u32> {
     let bytes = header.to_bytes();
-    let (fixed, tail) = bytes.split_at_checked(FIXED_BYTES)?;
-    let tail = tail.get(..TAIL_BYTES)?;
-    let midstate = Sha256::new_with_prefix(fixed);
+    let (fixed, tail) = bytes.split_first_chunk::<BLOCK_BYTES>()?;
+    let (tail, _) = tail.split_last_chunk::<4>()?;
+    let mut midstate = START;
+    compress256(&mut midstate, slice::from_ref(fixed));
+    let mut first = last_block(HEADER_BYTES);
+    first.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
+    let mut second = last_block(HASH_BYTES);
     nonces.into_iter().find(|nonce| {
-        let mut hasher = midstate.clone();
-        hasher.update(tail);
-        hasher.update(nonce.to_le_bytes());
-        let hash = Hash256::from_bytes(Sha256::digest(hasher.finalize()).into());
-        target.is_met_by(BlockHash::new(hash))
+        put_words(&mut first, TAIL_WORDS, &[nonce.swap_bytes()]);
+        let mut state = midstate;
+        compress256(&mut state, slice::from_ref(&first));
+        put_words(&mut second, 0, &state);
+        let mut state = START;
+        compress256(&mut state, slice::from_ref(&second));
+        let mut hash = [0; HASH_BYTES];
+        put_words(&mut hash, 0, &state);
+        target.is_met_by(BlockHash::new(Hash256::from_bytes(hash)))
     })
+}
+
+/// The last block of a message of so many bytes, which are still to be put in: a one bit follows them, and the end is
+/// their number of bits (FIPS 180-4, 5.1.1).
+fn last_block(message_bytes: usize) -> [u8; BLOCK_BYTES] {
+    let mut block = [0; BLOCK_BYTES];
+    block.iter_mut().skip(message_bytes % BLOCK_BYTES).take(1).for_each(|byte| *byte = 0x80);
+    let bits = message_bytes.wrapping_mul(8);
+    block.iter_mut().rev().zip(bits.to_le_bytes()).for_each(|(to, from)| *to = from);
+    block
+}
+
+/// Puts big-endian words, as SHA-256's are, at the word `at`.
+fn put_words(bytes: &mut [u8], at: usize, words: &[u32]) {
+    for (to, word) in bytes.chunks_exact_mut(4).skip(at).zip(words) {
+        to.copy_from_slice(&word.to_be_bytes());
+    }
 }
 
 #[cfg(test)]

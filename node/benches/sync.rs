@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Fixture, Measure, PER_BLOCK, Row, Wish, baseline, folder};
+use common::{Fixture, Measure, PER_BLOCK, Row, Threads, Wish, baseline, folder};
 use setara_core::codec;
 use setara_core::pow::Work;
 use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
@@ -19,10 +19,13 @@ use setara_node::store::{RocksOptions, RocksStore, Store};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
 /// Transactions that are synced, unless the command line says otherwise.
 const TRANSACTIONS: usize = 300_000;
+/// Name of the serving node's threads that read and send.
+const SERVES: &str = "serves";
 /// Longest wait for the new node.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -32,15 +35,18 @@ fn main() {
     println!("{} cores, {blocks} blocks of {PER_BLOCK} transactions", rayon::current_num_threads());
     let fixture = Fixture::new(blocks);
     let limit = baseline(&fixture);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    let old = Node::start(&fixture, &runtime, &[]);
+    // Each has threads of its own, so that it can be said what serving takes.
+    let (serves, syncs) = (runtime(SERVES), runtime("syncs"));
+    let old = Node::start(&fixture, &serves, &[]);
     let bytes: Vec<Vec<u8>> = fixture.setup.iter().chain(&fixture.blocks).map(codec::encode).collect();
     old.chain.submit_many(bytes.into_iter()).result.expect("valid");
     let tip = fixture.blocks.last().expect("blocks").hash();
     let address = old.peers.listening().expect("it listens");
 
+    let serving = Threads::now_and_named(SERVES);
+    let before = serving.cpu_seconds();
     let (measure, start) = (Measure::start(), Instant::now());
-    let new = Node::start(&fixture, &runtime, &[address]);
+    let new = Node::start(&fixture, &syncs, &[address]);
     loop {
         let info = new.chain.view().info();
         if info.hash == tip {
@@ -50,21 +56,26 @@ fn main() {
         new.chain.wait_past(info.sequence, PATIENCE);
     }
     let (rate, cpu) = measure.end(count);
+    let served = (serving.cpu_seconds() - before) * 1e6 / count as f64;
     let (share, share_cpu) = (100.0 * rate / limit.0, 100.0 * limit.1 / cpu);
     println!(
         "synced over loopback: {rate:>9.0} transactions/s, {share:.0} % of the baseline ({cpu:.2} us of processor each, \
-         both nodes, {share_cpu:.0} %)"
+         {served:.2} of them the serving node's; {share_cpu:.0} %)"
     );
     Row {
         what: "sync over loopback, both nodes on these cores",
         cache: "225 + 225 MiB each",
         flush: "a synced batch every 5 s",
-        measured: format!("{rate:.0} transactions and as many signatures a second; {cpu:.1} us of processor each"),
+        measured: format!("{rate:.0} transactions and as many signatures a second; {cpu:.1} us of processor each, {served:.1} of them the serving node's"),
         limit: format!("signatures alone {:.0} a second: {share:.0} %, by processor time {share_cpu:.0} %", limit.0),
     }
     .print();
     new.end();
     old.end();
+}
+
+fn runtime(name: &str) -> Runtime {
+    Builder::new_multi_thread().enable_all().thread_name(name).build().expect("a runtime")
 }
 
 struct Node {
@@ -75,7 +86,7 @@ struct Node {
 }
 
 impl Node {
-    fn start(fixture: &Fixture, runtime: &tokio::runtime::Runtime, connect: &[SocketAddr]) -> Self {
+    fn start(fixture: &Fixture, runtime: &Runtime, connect: &[SocketAddr]) -> Self {
         let directory = folder();
         let options = RocksOptions { memory_bytes: 225 << 20, ..RocksOptions::default() };
         let store: Arc<dyn Store> = Arc::new(RocksStore::open(&directory.path().join("db"), &options).expect("opens"));

@@ -36,8 +36,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Blocks of the chain that is loaded ...
-const BLOCKS: u32 = 300;
+/// Blocks of the chain that is loaded: twenty seconds of the line, beside which the first two that a bad peer costs are few ...
+const BLOCKS: u32 = 600;
 /// ... and outputs of each: some nine kilobytes.
 const OUTPUTS: usize = 240;
 /// Bytes a second of a newcomer's line: so few that a processor has next to nothing to do.
@@ -47,7 +47,7 @@ const QUARTER: u64 = LINE / 4;
 /// Peers.
 const PEERS: usize = 8;
 /// No sync here takes so long.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Where the relay listens.
 const RELAY_PORT: u16 = 19_999;
 /// Longest wait for one read of a socket.

@@ -21,8 +21,8 @@ use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Verifier};
 use setara_node::clock::SystemClock;
 use setara_node::store::{RocksOptions, RocksStore, Store};
 use setara_node::testing::{self, ChainBuilder};
-use std::collections::VecDeque;
-use std::path::Path;
+use std::collections::{BTreeSet, VecDeque};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -41,11 +41,39 @@ const STRIDE: usize = 1_000_003;
 
 /// Processor time of this process so far: what remains comparable when the machine has other things to do.
 pub fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    cpu_seconds_of(Path::new("/proc/self"))
+}
+
+/// The same of one process or thread, by its folder in `/proc`.
+fn cpu_seconds_of(folder: &Path) -> f64 {
+    let stat = std::fs::read_to_string(folder.join("stat")).unwrap_or_default();
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     // utime and stime, in hundredths of a second on every Linux.
     (ticks(11) + ticks(12)) / 100.0
+}
+
+/// The threads that this process has now, and those with this name that it will have.
+pub struct Threads {
+    now: BTreeSet<PathBuf>,
+    name: &'static str,
+}
+
+impl Threads {
+    /// These.
+    pub fn now_and_named(name: &'static str) -> Self {
+        Self { now: tasks().collect(), name }
+    }
+
+    /// Their processor time so far; of a thread that has ended, nothing.
+    pub fn cpu_seconds(&self) -> f64 {
+        let named = |task: &Path| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == self.name);
+        tasks().filter(|task| self.now.contains(task) || named(task)).map(|task| cpu_seconds_of(&task)).sum()
+    }
+}
+
+fn tasks() -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir("/proc/self/task").into_iter().flatten().filter_map(|task| Some(task.ok()?.path()))
 }
 
 /// A measured stretch of work.

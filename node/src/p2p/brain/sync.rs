@@ -35,8 +35,9 @@ use std::time::Duration;
 
 /// Without progress for so long, a sync peer is left: 2,000 headers are 160 kB, seconds on any line.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
-/// Without an answer for so long, it is another's turn besides: a silent peer must not cost a minute.
-const TURN_WAITING: Duration = Duration::from_secs(10);
+/// Without an answer for so long, at first and at most, it is another's turn besides: a silent peer must not cost a minute.
+/// Twice as long each time: where 2,000 headers take eight seconds, not all peers may be asked for the same.
+const TURN_WAITING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(32)];
 /// Without any header stored for so long, likewise: two passes take their time, but must not keep others out.
 const TURN_UNSTORED: Duration = Duration::from_secs(60);
 /// However well it goes, a turn lasts no longer: a million headers take a minute, while who has headers of little work made
@@ -98,13 +99,15 @@ pub struct HeaderSync {
     sync_peer: Option<PeerId>,
     /// Whether some peer has been followed to the end of what it has.
     checked: bool,
+    turn_waiting: Duration,
     meter: Meter,
 }
 
 impl HeaderSync {
     /// With no peer.
     pub fn new(options: SyncOptions) -> Self {
-        Self { options, peers: BTreeMap::new(), sync_peer: None, checked: false, meter: Meter::default() }
+        let turn_waiting = TURN_WAITING[0];
+        Self { options, peers: BTreeMap::new(), sync_peer: None, checked: false, turn_waiting, meter: Meter::default() }
     }
 
     /// A peer finished its `Hello`.
@@ -359,6 +362,7 @@ impl HeaderSync {
                     shown::raise(state, taken.last);
                 }
                 if taken.new > 0 {
+                    self.turn_waiting = TURN_WAITING[0];
                     state.stored = desk.monotonic();
                     // Progress: the peer may be asked again at once about what it announces.
                     state.unconnecting_asked = None;
@@ -434,11 +438,13 @@ impl HeaderSync {
             self.give_up(desk, peer);
         }
         let Some(state) = self.sync_peer.and_then(|peer| self.peers.get_mut(&peer)) else { return };
-        let over = waits(state) && now >= state.progressed + TURN_WAITING
-            || now >= state.stored + TURN_UNSTORED
-            || now >= state.turn_began + TURN_MAX;
+        let unanswered = waits(state) && now >= state.progressed + self.turn_waiting;
+        let over = unanswered || now >= state.stored + TURN_UNSTORED || now >= state.turn_began + TURN_MAX;
         let free = |state: &SyncPeer| !state.caught_up && state.asked == 0 && state.passed_over_until <= now;
         if over && self.peers.values().any(free) {
+            if unanswered {
+                self.turn_waiting = (self.turn_waiting * 2).min(TURN_WAITING[1]);
+            }
             self.sync_peer = None;
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! Reading and writing go on side by side: two peers that send each other a block must both be reading. A reader waits
 //! when the brain has too much to do, when it has not yet seen the peer's last few messages, and when the peer does not
-//! take what is queued for it: before every message, not only before every read.
+//! take what is queued for it: before every message, not only before every read. One that talks much is heard slowly.
 
+use super::chatter::Chatter;
 use super::frames::Received;
 use super::noise::{Handshake, HandshakeError, Role, Session, SessionError, StaticKey};
 use super::outbox::{FAREWELL, Item, Outbox, SEND_STUCK};
@@ -207,6 +208,7 @@ impl Connection {
     async fn read(&self, mut socket: OwnedReadHalf, session: &Mutex<Session>, rest: Vec<u8>) -> &'static str {
         let mut bytes = rest;
         let mut unknown = 0;
+        let mut chatter = Chatter::default();
         let turns = Arc::new(Semaphore::new(UNSEEN_MAX));
         loop {
             if !bytes.is_empty() {
@@ -224,6 +226,11 @@ impl Connection {
                         match Message::decode(kind, body, max) {
                             Ok(message) => {
                                 self.hearing().await;
+                                let (taken, now) = (self.stats.sent.bytes(), self.office.clock.monotonic());
+                                let pause = chatter.hear(kind, size, taken, now);
+                                if !pause.is_zero() {
+                                    sleep(pause).await;
+                                }
                                 if !self.tell(Event::Message { peer: self.peer, message }, size, &turns).await {
                                     return "the node is stopping";
                                 }

@@ -6,6 +6,7 @@
 //! nat ── asks the router             noise, frames    brain::handle  └─► dial, files
 //! ```
 
+mod chatter;
 pub mod conn;
 pub mod dial;
 pub mod door;

@@ -184,12 +184,19 @@ fn staller_is_replaced() {
     let mut lab = Lab::new(3);
     let mut sync = sync();
     assert_eq!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(1), Link::OutboundFull))), [1]);
-    assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(2), Link::OutboundFull))).is_empty());
-    lab.pass(Duration::from_secs(9));
-    assert!(lab.run(|desk| sync.tick(desk)).is_empty());
-    lab.pass(Duration::from_secs(1));
-    assert_eq!(asks(&lab.run(|desk| sync.tick(desk))), [2]);
-    lab.pass(Duration::from_secs(49));
+    for peer in 2..=5 {
+        assert!(asks(&lab.run(|desk| sync.peer_ready(desk, PeerId(peer), Link::OutboundFull))).is_empty());
+    }
+    // Each that says nothing either is waited for twice as long.
+    let mut now = 0;
+    for (peer, at) in [(2, 2), (3, 6), (4, 14), (5, 30)] {
+        lab.pass(Duration::from_secs(at - 1 - now));
+        assert!(lab.run(|desk| sync.tick(desk)).is_empty());
+        lab.pass(Duration::from_secs(1));
+        now = at;
+        assert_eq!(asks(&lab.run(|desk| sync.tick(desk))), [peer]);
+    }
+    lab.pass(Duration::from_secs(59 - now));
     assert!(lab.run(|desk| sync.tick(desk)).is_empty());
     lab.pass(Duration::from_secs(1));
     let actions = lab.run(|desk| sync.tick(desk));

@@ -1,0 +1,103 @@
+//! How fast a peer may talk without bringing anything: questions and small talk cost whoever sends them nothing, and fill a
+//! narrow line that others could bring blocks through (attack TH8). Plain values and an explicit time; no sockets.
+//!
+//! Who says more waits to be heard, and by that its own sending stops: no offence, as an honest peer may have much to say.
+//! What this node asked for is not counted, nor what is bounded by its own answers, such as questions for blocks.
+
+use crate::p2p::message::kind;
+use std::time::Duration;
+
+/// Bytes of small talk a second: ten times what a network with full blocks announces.
+const RATE: u64 = 16 << 10;
+/// Bytes that may come at once: two of the largest announcements, or questions for headers for a second's round trips.
+const BURST: u64 = 64 << 10;
+/// For so many bytes that a peer takes it may say one more: as a question of 64 hashes brings 2,000 headers, whoever follows
+/// the headers is never held up.
+const BYTES_TAKEN: u64 = 64;
+
+/// What a peer has said of late.
+#[derive(Debug, Default)]
+pub struct Chatter {
+    bytes: u64,
+    at: Duration,
+    taken: u64,
+}
+
+impl Chatter {
+    /// A message came from a peer that has taken so many bytes in all; how long nothing more is heard from it.
+    pub fn hear(&mut self, kind: u8, bytes: usize, taken: u64, now: Duration) -> Duration {
+        let millis = u64::try_from(now.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
+        let forgotten = millis.saturating_mul(RATE) / 1_000 + taken.saturating_sub(self.taken) / BYTES_TAKEN;
+        // What is left of a division is not lost.
+        if forgotten > 0 {
+            (self.at, self.taken) = (now, taken);
+            self.bytes = self.bytes.saturating_sub(forgotten);
+        }
+        if is_talk(kind) {
+            self.bytes = self.bytes.saturating_add(bytes as u64);
+        }
+        Duration::from_millis(self.bytes.saturating_sub(BURST) * 1_000 / RATE)
+    }
+}
+
+/// Whether a message brings nothing and is not bounded by its answer.
+const fn is_talk(number: u8) -> bool {
+    matches!(
+        number,
+        kind::PING
+            | kind::PONG
+            | kind::GET_GENESIS
+            | kind::GET_ADDRESSES
+            | kind::ADDRESSES
+            | kind::GET_HEADERS
+            | kind::ANNOUNCE
+            | kind::NOT_FOUND
+            | kind::FEE_FILTER
+            | kind::SEND_COMPACT
+            | kind::GET_SNAPSHOT
+            | kind::GET_MANIFEST
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::p2p::limits::{HEADERS_MAX, LOCATOR_HASHES_MAX};
+
+    /// Bytes heard in so many seconds of one who says `bytes` at a time as fast as it is heard, takes `answer` for each, and
+    /// needs a millisecond each.
+    fn heard(seconds: u64, kind: u8, bytes: usize, answer: u64) -> u64 {
+        let mut chatter = Chatter::default();
+        let (mut now, mut heard, mut taken) = (Duration::ZERO, 0, 0);
+        while now < Duration::from_secs(seconds) {
+            heard += bytes as u64;
+            taken += answer;
+            now += chatter.hear(kind, bytes, taken, now) + Duration::from_millis(1);
+        }
+        heard
+    }
+
+    /// TH8.
+    #[test]
+    fn th8_small_talk_is_slow() {
+        for (kind, bytes) in [(kind::PING, 12), (kind::GET_HEADERS, 1_930), (kind::ANNOUNCE, 32_000)] {
+            let most = BURST + 60 * RATE + 2 * bytes as u64;
+            assert!(heard(60, kind, bytes, 0) <= most, "{}", kind::name(kind));
+        }
+        assert!(heard(60, kind::GET_HEADERS, 1_930, 0) > 50 * RATE, "and no slower than it says");
+    }
+
+    #[test]
+    fn what_was_asked_for_and_what_answers_bound_is_not_slow() {
+        for kind in [kind::BLOCK, kind::HEADERS, kind::TRANSACTIONS, kind::COINS, kind::GET_BLOCKS, kind::GET_COINS] {
+            assert_eq!(heard(10, kind, 2_000, 0), 10_000 * 2_000, "{}", kind::name(kind));
+        }
+    }
+
+    /// A newcomer that fetches two million headers a second asks a thousand times.
+    #[test]
+    fn whoever_takes_all_headers_is_not_held_up() {
+        let question = 32 * (LOCATOR_HASHES_MAX + 1) as usize + 8;
+        assert_eq!(heard(10, kind::GET_HEADERS, question, 80 * HEADERS_MAX), 10_000 * question as u64);
+    }
+}
