@@ -17,21 +17,39 @@ const START: [u32; 8] =
 const TAIL_WORDS: usize = 3;
 /// Bytes of a hash.
 const HASH_BYTES: usize = 32;
-/// Bytes of one of SHA-256's blocks. A header's first does not change with the nonce, so it is hashed once.
+/// Bytes of one of SHA-256's blocks.
 const BLOCK_BYTES: usize = 64;
+
+/// What of a header's hash does not change with its nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fixed {
+    /// SHA-256's state after the header's first block.
+    pub midstate: [u32; 8],
+    /// Words of the second block before the nonce.
+    pub tail: [u32; TAIL_WORDS],
+}
+
+impl Fixed {
+    /// Of this header.
+    pub fn of(header: &Header) -> Self {
+        let bytes = header.to_bytes();
+        let (mut midstate, mut tail) = (START, [0; TAIL_WORDS]);
+        if let Some((block, rest)) = bytes.split_first_chunk::<BLOCK_BYTES>() {
+            compress256(&mut midstate, slice::from_ref(block));
+            let words = rest.as_chunks::<4>().0.iter().map(|word| u32::from_be_bytes(*word));
+            tail.iter_mut().zip(words).for_each(|(to, word)| *to = word);
+        }
+        Self { midstate, tail }
+    }
+}
 
 /// The first nonce of `nonces` with which the header's hash meets `target`; the header's own nonce does not matter.
 ///
 /// Each costs the two compressions that SHA-256d cannot do without, and next to nothing else.
 pub fn find_nonce(header: &Header, target: Target, nonces: RangeInclusive<u32>) -> Option<u32> {
-    let bytes = header.to_bytes();
-    let (fixed, tail) = bytes.split_first_chunk::<BLOCK_BYTES>()?;
-    let (tail, _) = tail.split_last_chunk::<4>()?;
-    let mut midstate = START;
-    compress256(&mut midstate, slice::from_ref(fixed));
-    let mut first = last_block(HEADER_BYTES);
-    first.iter_mut().zip(tail).for_each(|(to, from)| *to = *from);
-    let mut second = last_block(HASH_BYTES);
+    let Fixed { midstate, tail } = Fixed::of(header);
+    let (mut first, mut second) = (last_block(HEADER_BYTES), last_block(HASH_BYTES));
+    put_words(&mut first, 0, &tail);
     nonces.into_iter().find(|nonce| {
         put_words(&mut first, TAIL_WORDS, &[nonce.swap_bytes()]);
         let mut state = midstate;

@@ -4,11 +4,11 @@
 //! runs a node on a byte-identical rule set is on the same network, and nobody else is.
 
 use crate::clock::{Clock, civil_time};
+use crate::mining::Search;
 use clap::{Args, Subcommand, ValueEnum};
 use setara_core::address::{Address, Prefix};
 use setara_core::amount::Amount;
 use setara_core::network::{Difficulty, Network, NetworkError, Parameters};
-use setara_core::nonce::find_nonce;
 use setara_core::pow::CompactBits;
 use setara_core::transaction::Output;
 use std::fs::OpenOptions;
@@ -263,7 +263,7 @@ pub fn mine(mut parameters: Parameters, threads: usize) -> Result<Network, Netwo
                 }
                 let last = first + NONCES_PER_STEP - 1;
                 let range = u32::try_from(first).ok()?..=u32::try_from(last).ok()?;
-                if let Some(nonce) = find_nonce(&header, target, range) {
+                if let Some(nonce) = Search::default().find_nonce(&header, target, range) {
                     found.store(true, Ordering::Relaxed);
                     return Some(nonce);
                 }

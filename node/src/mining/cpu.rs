@@ -9,6 +9,7 @@
 //! On fixed difficulty it makes one block per spacing, whatever the cores could do. A found block is submitted before
 //! anything else; stopping waits for that, and otherwise for one short step of each worker.
 
+use super::lanes::Search;
 use super::template::{EXTRANONCE_BYTES, Template, Templates};
 use crate::chain::{Accepted, SubmitError};
 use parking_lot::{Condvar, Mutex};
@@ -16,7 +17,6 @@ use setara_core::address::Address;
 use setara_core::block::{Block, Header};
 #[cfg(test)]
 use setara_core::hash::BlockHash;
-use setara_core::nonce::find_nonce;
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -278,6 +278,7 @@ impl Manager {
 /// One worker: takes the newest job, until told to stop.
 fn work(shared: &Shared, salt: u32, worker: u32) {
     let mut done = 0;
+    let search = Search::default();
     loop {
         let (job, number) = {
             let mut state = shared.state.lock();
@@ -293,7 +294,7 @@ fn work(shared: &Shared, salt: u32, worker: u32) {
             }
         };
         done = number;
-        if let Some(block) = hash(shared, &job, number, salt, worker) {
+        if let Some(block) = hash(shared, &job, number, salt, worker, search) {
             let mut state = shared.state.lock();
             // The first block of a job is enough; its siblings would only compete with it.
             if state.found.is_none() && shared.number.load(Ordering::SeqCst) == number {
@@ -305,7 +306,7 @@ fn work(shared: &Shared, salt: u32, worker: u32) {
 }
 
 /// Counts through extranonces and nonces until a block is found or the job is over.
-fn hash(shared: &Shared, job: &Job, number: u64, salt: u32, worker: u32) -> Option<Block> {
+fn hash(shared: &Shared, job: &Job, number: u64, salt: u32, worker: u32, search: Search) -> Option<Block> {
     for round in 0u32.. {
         let mut extranonce = [0; EXTRANONCE_BYTES];
         let parts = [salt, worker, round].into_iter().flat_map(u32::to_le_bytes);
@@ -320,7 +321,7 @@ fn hash(shared: &Shared, job: &Job, number: u64, salt: u32, worker: u32) -> Opti
                 return None;
             }
             let last = start.saturating_add(STEP - 1);
-            let nonce = find_nonce(&header, job.template.target, start..=last);
+            let nonce = search.find_nonce(&header, job.template.target, start..=last);
             let tried = nonce.map_or(STEP, |nonce| nonce - start + 1);
             shared.hashes.fetch_add(u64::from(tried), Ordering::Relaxed);
             if let Some(nonce) = nonce {

@@ -2,6 +2,7 @@
 
 mod cpu;
 mod generate;
+mod lanes;
 mod template;
 
 #[cfg(test)]
@@ -9,4 +10,5 @@ mod tests;
 
 pub use cpu::{Miner, MinerOptions, MinerStats};
 pub use generate::{Contents, GenerateError};
+pub use lanes::Search;
 pub use template::{EXTRANONCE_BYTES, TEMPLATE_VERSION, Template, TemplateError, Templates};
