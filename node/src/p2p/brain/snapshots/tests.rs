@@ -13,6 +13,7 @@ use crate::p2p::brain::interface::{Action, Actions, Ending, Event, Link, PeerId}
 use crate::p2p::brain::penalty::{self, Offence};
 use crate::p2p::brain::{Brain, BrainOptions, Memory};
 use crate::p2p::message::{AddressRecord, CoinRange, Message, NetAddress, PeerAddress, Reference, Serves, services};
+use crate::p2p::shell::work::snapshot_job;
 use crate::snapshot::{Fetched, Offer, SnapshotFile, dump};
 use crate::store::MemoryStore;
 use crate::testing::{self, ChainBuilder, height};
@@ -241,27 +242,12 @@ impl Rig {
     }
 
     fn work(&mut self, job: SnapshotJob) {
-        let news = match job {
-            SnapshotJob::Open => SnapshotNews::Opened(self.fetched.held()),
-            SnapshotJob::Begin(manifest) => return self.fetched.begin(&manifest).unwrap(),
-            SnapshotJob::Store { peer, range, coins } => {
-                self.fetched.piece(peer.0, range.bucket, range.first, &coins).unwrap();
-                SnapshotNews::Stored { peer, range }
-            }
-            SnapshotJob::Check { peer, bucket, attempt } => {
-                let result = self.fetched.check(peer.0, bucket).unwrap();
-                self.checked += usize::from(result.is_ok());
-                SnapshotNews::Checked { peer, bucket, attempt, result }
-            }
-            SnapshotJob::Drop { peer, bucket } => return self.fetched.drop_part(peer.0, bucket),
-            SnapshotJob::Load(manifest) => {
-                let elements = self.fetched.elements().unwrap();
-                self.chain.adopt((*manifest).clone(), elements).unwrap();
-                self.fetched.forget();
-                SnapshotNews::Loaded(Ok(()))
-            }
-            SnapshotJob::Forget => return self.fetched.forget(),
-        };
+        let Some(news) = snapshot_job(&self.chain, &mut self.fetched, job) else { return };
+        match &news {
+            SnapshotNews::Checked { result, .. } => self.checked += usize::from(result.is_ok()),
+            SnapshotNews::Loaded(Err(why)) | SnapshotNews::Failed(why) => panic!("{why}"),
+            _ => {}
+        }
         self.events.push_back(Event::Snapshot(news));
     }
 
