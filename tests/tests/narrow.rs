@@ -321,9 +321,7 @@ fn helper() {
     std::thread::scope(|scope| {
         for stream in listener.incoming() {
             let (network, blocks, role) = (&network, &blocks, role.as_str());
-            scope.spawn(move || {
-                serve(Speaker::greet(stream.ok()?, network, P2P_PORT, BLOCKS, false)?, blocks, role)
-            });
+            scope.spawn(move || serve(Speaker::greet(stream.ok()?, network, P2P_PORT, BLOCKS, false)?, blocks, role));
         }
     });
 }
