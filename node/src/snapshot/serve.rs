@@ -7,7 +7,7 @@
 //! All nodes choose the same base, so that a newcomer can fetch from all of them at once. What lies on the shelf has been
 //! held against headers and leaf by leaf, as a newcomer would: a damaged disk makes nobody a liar.
 
-use super::{LoadError, Offer, SnapshotFile, dump_while};
+use super::{LoadError, Offer, SnapshotFile, dump_in_turn};
 use crate::chain::ChainHandle;
 use crate::datadir::RUN_BYTES_MIN;
 use crate::store::SpaceCheck;
@@ -129,7 +129,7 @@ impl Keeper {
         self.withdraw();
         let Some(base) = self.due().filter(|base| self.failed != Some(*base)) else { return };
         match self.renew(base, stop) {
-            Ok(()) | Err(LoadError::Stopped) => {}
+            Ok(()) | Err(LoadError::Stopped | LoadError::Busy) => {}
             Err(error) => {
                 // The next base is another chance.
                 self.failed = Some(base);
@@ -163,8 +163,8 @@ impl Keeper {
         let bytes = view.lattice()?.count() * ELEMENT_BYTES as u64 + (BUCKETS * BUCKET_BYTES) as u64;
         let folder = self.path.parent().unwrap_or(&self.path);
         SpaceCheck::new(folder).with_needed(RUN_BYTES_MIN + bytes).check()?;
-        dump_while(&view, base, &self.path, &|| !stop())?;
         drop(view);
+        dump_in_turn(&self.chain, base, &self.path, &|| !stop())?;
         self.take_up(stop)
     }
 
