@@ -460,9 +460,9 @@ fn typed(layers: &Layers, network: Network, data_dir: PathBuf) -> Result<Config,
     let mining_address = address("mining-address")?.or(mine);
     let flag = |name| one(layers, name, parse::boolean).map(|value| value.unwrap_or(false));
     let index = !flag("no-index")?;
-    let (wanted, usual, shares) = memory::read(layers, &network, index)?;
-    let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
     let prune = storage::prune(layers, &network)?;
+    let (wanted, usual, shares) = memory::read(layers, &network, index, &prune)?;
+    let max_reorg = one(layers, "max-reorg", |text| parse::number(text, 1..=u32::MAX.into()))?;
     Ok(Config {
         peers: peers(layers, &network, &shares)?,
         rpc: rpc::read(layers, &network)?,

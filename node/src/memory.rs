@@ -8,6 +8,8 @@
 //! each part has the most that it can use. Here is only arithmetic; each part keeps to its share by itself.
 
 use crate::chain::{self, KnownSignatures};
+use crate::p2p::brain::history::HISTORY_PART;
+use crate::snapshot;
 use std::fmt;
 
 /// The program, its threads' stacks, the runtime, the lattice and the log; compactions of the database, which read and write a
@@ -23,6 +25,13 @@ const CHECKING_RATIO_HALVES: u64 = 15;
 /// Bytes that bodies on their way take, for each four that may be asked for or wait for the chain: three more may wait to be
 /// looked at.
 const DOWNLOAD_RATIO_QUARTERS: u64 = 7;
+/// The chain that verifies the history behind a snapshot has, of what the first chain has for blocks and for the database,
+/// one part in so many besides.
+const SECOND_PART: u64 = HISTORY_PART;
+/// What a snapshot takes that is made, loaded or offered, beside the coins that changed meanwhile: a batch of coins for the
+/// store, which copies it, files' buffers, some manifests of half a megabyte.
+const SNAPSHOT_OWN_BYTES: u64 = 12_000_000;
+
 /// Bytes that both indexes take while they are built, for each byte of a batch: in each, one batch is put together and sorted
 /// while another is written, and the store has a copy of its own.
 const INDEX_RATIO: u64 = 11;
@@ -42,6 +51,9 @@ const COINS_BYTES_MIN: u64 = 4_000_000;
 const DATABASE_BYTES_MIN: u64 = 24_000_000;
 const MEMPOOL_BYTES_MIN: u64 = 5_000_000;
 const SIGNATURES_BYTES_MIN: u64 = 1_000_000;
+const SNAPSHOT_CHANGES_MIN: u64 = 20_000;
+/// Its database has no less room than this.
+const HISTORY_BYTES_MIN: u64 = COINS_BYTES_MIN + 17_000_000;
 /// Past this a mempool is a day of full blocks: what is left is better with the coins.
 const MEMPOOL_BYTES_MAX: u64 = 2_000_000_000;
 
@@ -70,11 +82,17 @@ pub enum Part {
     Indexes,
     /// Connections of peers.
     Peers,
+    /// Blocks whose time has not come.
+    Early,
+    /// A snapshot of the coins that is made or loaded.
+    Snapshot,
+    /// Coins and database of the chain that verifies the history behind a snapshot.
+    History,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Own,
         Self::Headers,
         Self::Slack,
@@ -86,6 +104,9 @@ impl Part {
         Self::Download,
         Self::Indexes,
         Self::Peers,
+        Self::Early,
+        Self::Snapshot,
+        Self::History,
     ];
 
     /// As it is called in answers.
@@ -102,6 +123,9 @@ impl Part {
             Self::Download => "download",
             Self::Indexes => "indexes",
             Self::Peers => "peers",
+            Self::Early => "early",
+            Self::Snapshot => "snapshot",
+            Self::History => "history",
         }
     }
 }
@@ -119,6 +143,8 @@ pub struct Wanted {
     pub inbound: Option<u64>,
     /// Whether there are indexes.
     pub index: bool,
+    /// Whether the chain may begin with a snapshot, and then verify the history behind it.
+    pub history: bool,
     /// Bytes of a block at most.
     pub block_bytes: u64,
 }
@@ -139,6 +165,7 @@ pub struct Usual {
 pub struct Shares {
     /// All together; `None` without a budget.
     pub budget: Option<u64>,
+    history: bool,
     bytes: [u64; Part::ALL.len()],
 }
 
@@ -169,7 +196,7 @@ impl fmt::Display for TooLittle {
         if self.fixed > 0 {
             write!(f, ", what --db-cache, --max-mempool and --max-inbound ask for {} M", mib(self.fixed))?;
         }
-        f.write_str("; the rest is the least with which caches, mempool, downloads and indexes work")
+        f.write_str("; the rest is the least with which caches, mempool, downloads, indexes and snapshots work")
     }
 }
 
@@ -189,8 +216,9 @@ struct Row {
 impl Wanted {
     /// The shares, of a chain of so many headers.
     pub fn split(&self, headers: u64, usual: &Usual) -> Result<Shares, TooLittle> {
-        let headers = headers * chain::HEADER_MEMORY_BYTES;
-        let mut shares = Shares { budget: self.budget, bytes: [0; Part::ALL.len()] };
+        // The second chain has its own tree of them.
+        let headers = headers * chain::HEADER_MEMORY_BYTES * (1 + u64::from(self.history));
+        let mut shares = Shares { budget: self.budget, history: self.history, bytes: [0; Part::ALL.len()] };
         shares.set(Part::Own, OWN_BYTES + OWN_BLOCKS * self.block_bytes);
         shares.set(Part::Headers, headers);
         let Some(budget) = self.budget else {
@@ -245,15 +273,22 @@ impl Wanted {
         }
     }
 
-    fn rows(&self, usual: Option<&Usual>) -> [Row; 8] {
+    fn rows(&self, usual: Option<&Usual>) -> [Row; 11] {
         let block = self.block_bytes;
         let row = |part, fixed, least: u64, weight, most: u64| Row { part, fixed, least, weight, most };
         let half = self.database.or(usual.map(|usual| usual.database)).map(|bytes| bytes / 2);
         let mempool = self.mempool.or(usual.map(|usual| usual.mempool));
         let inbound = self.inbound.or(usual.map(|usual| usual.inbound));
         let signatures = KnownSignatures::BYTES_MAX;
-        let checking = |bytes: u64| bytes * CHECKING_RATIO_HALVES / 2;
-        let download = |bytes: u64| bytes / 4 * DOWNLOAD_RATIO_QUARTERS;
+        let checking = |bytes: u64| with_second(self.history, bytes * CHECKING_RATIO_HALVES / 2);
+        let download = |bytes: u64| with_second(self.history, bytes / 4 * DOWNLOAD_RATIO_QUARTERS);
+        let snapshot = |changes: u64| SNAPSHOT_OWN_BYTES + changes * snapshot::CHANGE_BYTES;
+        let second = u64::from(self.history);
+        // As much as it had before there was a budget.
+        let history = usual.and(half).map(|half| {
+            let bytes = chain::coin_cache_cost(half / SECOND_PART) + half / SECOND_PART;
+            second * bytes.max(HISTORY_BYTES_MIN)
+        });
         let indexed = u64::from(self.index);
         let index = |bytes: u64| bytes * INDEX_RATIO * indexed;
         let peers = inbound.map(|inbound| (OUTGOING_PEERS + inbound) * PEER_BYTES);
@@ -269,6 +304,9 @@ impl Wanted {
             row(Part::Download, None, download(4 * block), 2, download(DOWNLOAD_BYTES_MAX.max(4 * block))),
             row(Part::Indexes, None, index(INDEX_BATCH_BYTES_MIN), 3 * indexed, index(INDEX_BATCH_BYTES_MAX)),
             row(Part::Peers, peers, OUTGOING_PEERS * PEER_BYTES, 2, 1_000 * PEER_BYTES),
+            row(Part::Early, None, block, 1, chain::EARLY_BYTES_MAX.max(block)),
+            row(Part::Snapshot, None, snapshot(SNAPSHOT_CHANGES_MIN), 1, snapshot(snapshot::CHANGES_MAX as u64)),
+            row(Part::History, history, second * HISTORY_BYTES_MIN, second * 4, u64::MAX),
         ]
     }
 }
@@ -295,17 +333,35 @@ impl Shares {
 
     /// Bytes of blocks that are checked ahead.
     pub fn checked_bytes(&self) -> u64 {
-        self.of(Part::Checking) * 2 / CHECKING_RATIO_HALVES
+        without_second(self.history, self.of(Part::Checking)) * 2 / CHECKING_RATIO_HALVES
     }
 
     /// Bytes of bodies asked for or waiting for the chain.
     pub fn download_bytes(&self) -> u64 {
-        self.of(Part::Download) / DOWNLOAD_RATIO_QUARTERS * 4
+        without_second(self.history, self.of(Part::Download)) / DOWNLOAD_RATIO_QUARTERS * 4
     }
 
     /// Bytes of an index's batch.
     pub fn index_batch(&self) -> u64 {
         (self.of(Part::Indexes) / INDEX_RATIO).max(INDEX_BATCH_BYTES_MIN)
+    }
+
+    /// Coins that may differ between a snapshot and the tip while it is made.
+    pub fn dump_changes(&self) -> usize {
+        count(self.of(Part::Snapshot).saturating_sub(SNAPSHOT_OWN_BYTES) / snapshot::CHANGE_BYTES)
+    }
+
+    /// The second chain's: bytes of its table of coins and of its database, and of blocks that it checks ahead.
+    pub fn history(&self) -> SecondShares {
+        let all = self.of(Part::History);
+        let coins = all.saturating_sub((HISTORY_BYTES_MIN - COINS_BYTES_MIN).max(all / 2));
+        let coin_table = chain::coin_table_within(coins);
+        SecondShares {
+            coin_table,
+            // A table has one of few sizes; what it cannot use, the database can.
+            database: all.saturating_sub(chain::coin_cache_cost(coin_table)),
+            checked: self.checked_bytes() / SECOND_PART,
+        }
     }
 
     /// Incoming connections.
@@ -322,6 +378,27 @@ impl Shares {
     pub fn signatures(&self) -> usize {
         count(self.of(Part::Signatures) / KnownSignatures::BYTES_EACH)
     }
+}
+
+/// What the chain has that verifies the history behind a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecondShares {
+    /// Bytes of the table of cached coins.
+    pub coin_table: u64,
+    /// Bytes of the database.
+    pub database: u64,
+    /// Bytes of blocks that are checked ahead.
+    pub checked: u64,
+}
+
+/// What both chains have, if there is a second one, by what the first has.
+const fn with_second(second: bool, first: u64) -> u64 {
+    if second { first + first.div_ceil(SECOND_PART) } else { first }
+}
+
+/// The reverse.
+const fn without_second(second: bool, both: u64) -> u64 {
+    if second { both * SECOND_PART / (SECOND_PART + 1) } else { both }
 }
 
 /// A number of bytes or things as the machine counts them.
@@ -355,7 +432,15 @@ mod tests {
     const USUAL: Usual = Usual { database: 450 << 20, mempool: 300_000_000, inbound: 114 };
 
     fn wanted(budget: Option<u64>) -> Wanted {
-        Wanted { budget, database: None, mempool: None, inbound: None, index: true, block_bytes: 1_000_000 }
+        Wanted {
+            budget,
+            database: None,
+            mempool: None,
+            inbound: None,
+            index: true,
+            history: false,
+            block_bytes: 1_000_000,
+        }
     }
 
     proptest! {
@@ -368,10 +453,11 @@ mod tests {
             mempool in prop::option::of(5_000_000u64..2_000_000_000),
             inbound in prop::option::of(0u64..1_000),
             index: bool,
+            history: bool,
             block_bytes in prop::sample::select(vec![1_000_000u64, 4_000_000, 32_000_000]),
             headers in 0u64..3_000_000,
         ) {
-            let wanted = Wanted { budget: Some(budget), database, mempool, inbound, index, block_bytes };
+            let wanted = Wanted { budget: Some(budget), database, mempool, inbound, index, history, block_bytes };
             let shares = match wanted.split(headers, &USUAL) {
                 Ok(shares) => shares,
                 Err(too_little) => {
@@ -386,6 +472,24 @@ mod tests {
             prop_assert!(shares.total() <= budget, "{shares:?}");
             prop_assert!(database.is_some() || budget - shares.total() < 100, "{} left of {shares:?}", budget - shares.total());
             prop_assert!(shares.of(Part::Mempool) >= MEMPOOL_BYTES_MIN && shares.signatures() > 10_000);
+            prop_assert!(shares.of(Part::Early) >= block_bytes);
+            let changes = shares.dump_changes() as u64 * snapshot::CHANGE_BYTES;
+            prop_assert!(shares.dump_changes() >= SNAPSHOT_CHANGES_MIN as usize);
+            prop_assert!(shares.dump_changes() <= snapshot::CHANGES_MAX);
+            prop_assert!(changes + SNAPSHOT_OWN_BYTES <= shares.of(Part::Snapshot));
+            if history {
+                // Two chains at once stay within what both have.
+                let second = shares.history();
+                let caches = chain::coin_cache_cost(second.coin_table) + second.database;
+                prop_assert!(caches <= shares.of(Part::History), "{second:?} of {shares:?}");
+                let checked = (shares.checked_bytes() + second.checked) * CHECKING_RATIO_HALVES / 2;
+                prop_assert!(checked <= shares.of(Part::Checking) && 2 * second.checked + 1 >= block_bytes);
+                let download = shares.download_bytes();
+                let both = (download + download / HISTORY_PART) / 4 * DOWNLOAD_RATIO_QUARTERS;
+                prop_assert!(both <= shares.of(Part::Download));
+            } else {
+                prop_assert_eq!(shares.of(Part::History), 0);
+            }
             prop_assert!(shares.checked_bytes() >= block_bytes && shares.download_bytes() + 4 >= 4 * block_bytes);
             prop_assert!(shares.index_batch() >= INDEX_BATCH_BYTES_MIN && shares.coin_table() > 0);
             if let Some(database) = database {

@@ -248,6 +248,8 @@ fn serve(
     let options = ChainOptions {
         coin_cache_bytes: count(shares.coin_table()),
         checked_bytes: count(shares.checked_bytes()),
+        early_bytes: shares.of(Part::Early),
+        dump_changes: shares.dump_changes(),
         max_reorg: config.max_reorg,
         space: Some(SpaceCheck::new(directory.path())),
         directory: directory.path().display().to_string(),

@@ -80,8 +80,15 @@ pub fn verifier(network: &Arc<Network>) -> Verifier {
 
 /// What a node of the usual shares says of its memory, of which it counts nothing but one part.
 pub fn held() -> Held {
-    let wanted =
-        Wanted { budget: None, database: None, mempool: None, inbound: None, index: true, block_bytes: 1_000_000 };
+    let wanted = Wanted {
+        budget: None,
+        database: None,
+        mempool: None,
+        inbound: None,
+        index: true,
+        history: false,
+        block_bytes: 1_000_000,
+    };
     let usual = Usual { database: 450 << 20, mempool: 300_000_000, inbound: 114 };
     let shares = wanted.split(0, &usual).expect("without a budget nothing is too little");
     Held { resident: memory::resident_bytes(), shares, used: vec![(Part::Coins, 7)] }

@@ -9,4 +9,5 @@ pub mod process;
 pub mod purse;
 pub mod recorder;
 pub mod replay;
+pub mod speaker;
 pub mod wallet;

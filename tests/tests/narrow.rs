@@ -17,20 +17,16 @@ use setara_core::block::{Block, Header};
 use setara_core::codec;
 use setara_core::hash::{BlockHash, TxId};
 use setara_core::height::Height;
-use setara_core::limits::BLOCK_BYTES_MAX;
 use setara_core::network::Network;
 use setara_core::transaction::{OutPoint, Output};
-use setara_node::p2p::brain::greeting::Introduction;
-use setara_node::p2p::brain::interface::Link;
 use setara_node::p2p::message::Message;
-use setara_node::p2p::shell::frames::Received;
-use setara_node::p2p::shell::noise::{Handshake, Role, Session, StaticKey};
 use setara_node::testing::{self, ChainBuilder};
 use setara_tests::lab::{Daemon, Lab, LabNode, P2P_PORT, run};
 use setara_tests::process::{Setup, wait_until};
 use setara_tests::purse::Purse;
+use setara_tests::speaker::Speaker;
 use std::ffi::OsString;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,8 +46,6 @@ const PEERS: usize = 8;
 const PATIENCE: Duration = Duration::from_secs(180);
 /// Where the relay listens.
 const RELAY_PORT: u16 = 19_999;
-/// Longest wait for one read of a socket.
-const SOCKET_WAIT: Duration = Duration::from_millis(20);
 
 fn peer(number: usize) -> String {
     format!("peer{number}")
@@ -327,105 +321,44 @@ fn helper() {
     std::thread::scope(|scope| {
         for stream in listener.incoming() {
             let (network, blocks, role) = (&network, &blocks, role.as_str());
-            scope.spawn(move || stream.ok().and_then(|stream| Hostile::greet(stream, network)?.serve(blocks, role)));
+            scope.spawn(move || serve(Speaker::greet(stream.ok()?, network, P2P_PORT, BLOCKS, false)?, blocks, role));
         }
     });
 }
 
-/// The hostile side of a connection, which the node dialled. Functions end with `None` when the node ends it.
-struct Hostile {
-    stream: TcpStream,
-    session: Session,
-}
-
-impl Hostile {
-    fn greet(mut stream: TcpStream, network: &Network) -> Option<Self> {
-        let genesis = network.genesis_hash();
-        let mut handshake = Handshake::new(Role::Answerer, &StaticKey::generate(), genesis, BLOCK_BYTES_MAX);
-        let (mut input, mut bytes) = (Vec::new(), [0; 1_024]);
-        loop {
-            let progress = handshake.step(&input).ok()?;
-            input.drain(..progress.consumed);
-            stream.write_all(&progress.output).ok()?;
-            if let Some(mut session) = progress.done {
-                session.receive(&input).ok()?;
-                stream.set_read_timeout(Some(SOCKET_WAIT)).ok()?;
-                let mut hostile = Self { stream, session };
-                let introduction = Introduction {
-                    agent: "/hostile/",
-                    network,
-                    link: Link::OutboundFull,
-                    serves: (0, BLOCKS),
-                    snapshot: false,
-                    nonce: u64::from(std::process::id()),
-                    listen_port: P2P_PORT,
-                    time: 0,
-                };
-                hostile.say(&Message::Hello(Box::new(introduction.hello())))?;
-                return Some(hostile);
-            }
-            let read = stream.read(&mut bytes).ok().filter(|read| *read > 0)?;
-            input.extend_from_slice(&bytes[..read]);
-        }
-    }
-
-    fn say(&mut self, message: &Message) -> Option<()> {
-        let mut bytes = Vec::new();
-        self.session.send(&message.encode(), &mut bytes);
-        self.stream.write_all(&bytes).ok()
-    }
-
-    /// The next messages; none if none came for a moment.
-    fn hear(&mut self) -> Option<Vec<Message>> {
-        let mut bytes = vec![0; 64 << 10];
-        match self.stream.read(&mut bytes) {
-            Ok(0) => return None,
-            Ok(read) => self.session.receive(&bytes[..read]).ok()?,
-            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
-            Err(_) => return None,
-        }
-        let mut messages = Vec::new();
-        while let Some(received) = self.session.next_frame() {
-            if let Received::Frame { kind, body } = received {
-                messages.push(Message::decode(kind, body, BLOCK_BYTES_MAX).ok()?);
-            }
-        }
-        Some(messages)
-    }
-
-    fn serve(mut self, blocks: &[Block], role: &str) -> Option<()> {
-        let headers: Vec<Header> = blocks.iter().skip(1).map(|block| block.header).collect();
-        let genesis = blocks.first()?.hash();
-        let mut greeted = false;
-        loop {
-            for message in self.hear()? {
-                match message {
-                    Message::Hello(_) => greeted = true,
-                    Message::Ping(nonce) => self.say(&Message::Pong(nonce))?,
-                    Message::GetHeaders { locator, .. } => {
-                        let known = |hash: &BlockHash| headers.iter().position(|header| header.hash() == *hash);
-                        let from = locator.iter().find_map(known).map_or(0, |at| at + 1);
-                        self.say(&Message::Headers(headers[from..].to_vec()))?;
-                    }
-                    // The header that was asked for, above the body of another.
-                    Message::GetBlocks(hashes) if role == "lie" => {
-                        for hash in hashes.into_iter().filter(|hash| *hash != genesis) {
-                            let at = blocks.iter().position(|block| block.hash() == hash)?;
-                            let mut block = blocks[at].clone();
-                            block.coinbase = blocks[at - 1].coinbase.clone();
-                            self.say(&Message::Block(codec::encode(&block).into()))?;
-                        }
-                    }
-                    _ => {}
+/// The hostile side of a connection, which the node dialled; until the node ends it.
+fn serve(mut speaker: Speaker, blocks: &[Block], role: &str) -> Option<()> {
+    let headers: Vec<Header> = blocks.iter().skip(1).map(|block| block.header).collect();
+    let genesis = blocks.first()?.hash();
+    let mut greeted = false;
+    loop {
+        for message in speaker.hear()? {
+            match message {
+                Message::Hello(_) => greeted = true,
+                Message::Ping(nonce) => speaker.say(&Message::Pong(nonce))?,
+                Message::GetHeaders { locator, .. } => {
+                    let known = |hash: &BlockHash| headers.iter().position(|header| header.hash() == *hash);
+                    let from = locator.iter().find_map(known).map_or(0, |at| at + 1);
+                    speaker.say(&Message::Headers(headers[from..].to_vec()))?;
                 }
-            }
-            // Questions that cost the asker nothing and are no offence, as many as the line takes.
-            if role == "flood" && greeted {
-                for nonce in 0..100 {
-                    self.say(&Message::Ping(nonce))?;
-                    let stop = BlockHash::from_bytes([0; 32]);
-                    self.say(&Message::GetHeaders { locator: vec![genesis; 60], stop })?;
+                // The header that was asked for, above the body of another.
+                Message::GetBlocks(hashes) if role == "lie" => {
+                    for hash in hashes.into_iter().filter(|hash| *hash != genesis) {
+                        let at = blocks.iter().position(|block| block.hash() == hash)?;
+                        let mut block = blocks[at].clone();
+                        block.coinbase = blocks[at - 1].coinbase.clone();
+                        speaker.say(&Message::Block(codec::encode(&block).into()))?;
+                    }
                 }
+                _ => {}
+            }
+        }
+        // Questions that cost the asker nothing and are no offence, as many as the line takes.
+        if role == "flood" && greeted {
+            for nonce in 0..100 {
+                speaker.say(&Message::Ping(nonce))?;
+                let stop = BlockHash::from_bytes([0; 32]);
+                speaker.say(&Message::GetHeaders { locator: vec![genesis; 60], stop })?;
             }
         }
     }

@@ -131,7 +131,8 @@ pub(super) const METHODS: &[Method] = &[
                         "shares",
                         Kind::Map(&SHARE),
                         "By part: own, headers, slack, coins, database, mempool, signatures, checking, download, indexes, \
-                         peers.",
+                         peers, early (blocks whose time has not come), snapshot (one that is made or loaded), history \
+                         (coins and database of the chain that verifies what is behind a snapshot).",
                     ),
                 ]),
                 "What the node holds, and who may hold how much.",

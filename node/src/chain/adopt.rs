@@ -30,7 +30,7 @@ use setara_core::network::Network;
 use setara_core::snapshot::{Manifest, SnapshotError};
 
 /// Bytes of rows written at once.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 /// Rows deleted at once.
 const CLEAR_ROWS: usize = 20_000;
 

@@ -86,7 +86,7 @@ impl ChainCore {
             Place::New(parent, state) => (parent, state),
         };
         if let Err(error) = header_is_early(&self.network, &header, now.unix_seconds) {
-            return Err(self.hold(checked, error));
+            return Err(self.hold(&checked, error));
         }
         let outcome = self.accept(parent, state, checked, bytes, true, now);
         if !matches!(outcome, Err(SubmitError::Fault(_))) {

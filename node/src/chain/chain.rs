@@ -10,7 +10,7 @@
 
 use super::audit::Audits;
 use super::coins::CoinCache;
-use super::early::EarlyBlocks;
+use super::early::{EARLY_BYTES_MAX, EarlyBlocks};
 use super::events::Shared;
 use super::flush::Pending;
 use super::headers::SharedTree;
@@ -19,6 +19,7 @@ use super::recent::Recent;
 use super::tree::NodeId;
 use super::verify::{Verifier, WINDOW_BYTES};
 use super::{Accepted, ChainFault, SubmitError};
+use crate::snapshot::CHANGES_MAX;
 use crate::store::schema::{Pruned, SnapshotRow, flags};
 use crate::store::{SpaceCheck, Store};
 use setara_core::block::{EncodedBlock, Header};
@@ -62,6 +63,10 @@ pub struct ChainOptions {
     pub coin_cache_bytes: usize,
     /// Bytes of blocks that are checked ahead of being connected; half as many of bodies are written ahead at once.
     pub checked_bytes: usize,
+    /// Bytes of blocks that are held back because their time has not come.
+    pub early_bytes: u64,
+    /// Coins that may differ between a snapshot of the coins and the tip while one is made.
+    pub dump_changes: usize,
     /// Deepest reorganisation that is followed; `None` follows all.
     pub max_reorg: Option<u32>,
     /// While loading in bulk, the longest time between two flushes: what a crash repeats.
@@ -83,6 +88,8 @@ impl Default for ChainOptions {
         Self {
             coin_cache_bytes: 225 << 20,
             checked_bytes: WINDOW_BYTES,
+            early_bytes: EARLY_BYTES_MAX,
+            dump_changes: CHANGES_MAX,
             max_reorg: None,
             flush_interval: Duration::from_secs(60),
             space: None,
@@ -211,7 +218,7 @@ impl ChainCore {
                 Class::Mutated => SubmitError::Mutated(error),
                 _ => SubmitError::Invalid(error),
             })?;
-            return Err(self.hold(checked, error));
+            return Err(self.hold(&checked, error));
         }
         if origin == Origin::Unrequested && !self.is_worth_keeping(&state) {
             return Ok(Accepted::Ignored);
@@ -232,10 +239,9 @@ impl ChainCore {
     }
 
     /// Holds a block back until its time has come.
-    pub(super) fn hold(&mut self, checked: CheckedBlock, error: RuleError) -> SubmitError {
+    pub(super) fn hold(&mut self, checked: &CheckedBlock, error: RuleError) -> SubmitError {
         let time = u64::from(checked.block().header.time);
-        let size = checked.size();
-        self.early.hold(time.saturating_sub(u64::from(self.network.max_future_seconds)), checked.into_block(), size);
+        self.early.hold(time.saturating_sub(u64::from(self.network.max_future_seconds)), checked.block());
         SubmitError::Early(error)
     }
 
@@ -364,9 +370,10 @@ impl ChainCore {
     /// rows included. To be called every second or so.
     pub fn tick(&mut self, now: Now) -> Result<(), SubmitError> {
         self.usable()?;
-        for block in self.early.take_ripe(now.unix_seconds) {
-            let hash = block.hash();
-            match self.submit_block(block.into(), Origin::Wanted, now) {
+        for bytes in self.early.take_ripe(now.unix_seconds) {
+            let block = EncodedBlock::decode(bytes).expect("what was encoded here");
+            let hash = block.block().hash();
+            match self.submit_block(block, Origin::Wanted, now) {
                 Ok(_) => tracing::info!(%hash, "a block that was too early is in time now"),
                 Err(SubmitError::Fault(fault)) => return Err(SubmitError::Fault(fault)),
                 Err(error) => tracing::info!(%hash, %error, "a block that was too early is refused"),

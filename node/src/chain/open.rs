@@ -63,6 +63,7 @@ impl ChainCore {
         let pruned = schema::pruned(&*store)?;
         let mut tree = load_headers(&*store, &network, keys)?;
         let active = load_active(&*store, &mut tree, &state, pruned)?;
+        let early = EarlyBlocks::within(options.early_bytes);
         let mut coins = CoinCache::new(options.coin_cache_bytes, keys);
         let lattice = catch_up(&*store, &mut coins, &state)?;
         recheck(&*store, &verifier, &tree, &active, &state, &lattice, pruned)?;
@@ -89,7 +90,7 @@ impl ChainCore {
             audits: Audits::default(),
             pruned,
             snapshot,
-            early: EarlyBlocks::default(),
+            early,
             fault: None,
             sequence: 0,
         };

@@ -24,7 +24,7 @@ use setara_core::height::Height;
 use setara_core::network::Network;
 use setara_core::snapshot::Manifest;
 use std::collections::VecDeque;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -68,6 +68,8 @@ struct Inner {
     headers: Headers,
     verifier: Verifier,
     history: RwLock<Option<ChainHandle>>,
+    /// Coins that may differ while a snapshot is made; held by whoever makes one.
+    dump_changes: Mutex<usize>,
 }
 
 /// Who carries out commands.
@@ -87,6 +89,7 @@ impl ChainHandle {
         options: ChainOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ChainFault> {
+        let dump_changes = Mutex::new(options.dump_changes);
         let core = ChainCore::open(store, verifier.clone(), options, read(&*clock))?;
         let (shared, headers) = (core.shared.clone(), core.tree.reader());
         let inbox = Arc::new(Inbox::new(LIMITS));
@@ -96,7 +99,8 @@ impl ChainHandle {
             .spawn(move || writer.run())
             .map_err(|error| ChainFault::Panicked(format!("the chain's thread cannot start: {error}")))?;
         let engine = Engine::Thread { inbox, thread: Mutex::new(Some(thread)) };
-        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier, history: RwLock::new(None) }) })
+        let history = RwLock::new(None);
+        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier, history, dump_changes }) })
     }
 
     /// Opens the chain in `store` without a thread: whoever asks for something carries it out, audits included, and
@@ -107,11 +111,13 @@ impl ChainHandle {
         options: ChainOptions,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ChainFault> {
+        let dump_changes = Mutex::new(options.dump_changes);
         let mut core = ChainCore::open(store, verifier.clone(), options, read(&*clock))?;
         core.audit_here(read(&*clock));
         let (shared, headers) = (core.shared.clone(), core.tree.reader());
         let engine = Engine::Inline { core: Mutex::new(Some(core)), clock };
-        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier, history: RwLock::new(None) }) })
+        let history = RwLock::new(None);
+        Ok(Self { inner: Arc::new(Inner { engine, shared, headers, verifier, history, dump_changes }) })
     }
 
     fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, SubmitError> {
@@ -230,6 +236,11 @@ impl ChainHandle {
     /// Sets or removes it.
     pub fn set_history(&self, history: Option<Self>) {
         *self.inner.history.write() = history;
+    }
+
+    /// The turn to make a snapshot, with the coins that may differ meanwhile: one at a time has the memory for it.
+    pub fn dump_turn(&self) -> Option<impl Deref<Target = usize> + '_> {
+        self.inner.dump_changes.try_lock()
     }
 
     /// Stores and shows everything connected so far.

@@ -363,6 +363,10 @@ fn one_budget_is_shared_out_and_options_fix_their_part() {
     assert_eq!(config.peers.inbound_max as u64, config.shares.inbound());
     let fixed = case.run("--max-memory 1G --db-cache 64 --max-mempool 50 --max-inbound 7");
     assert_eq!((fixed.db_cache_bytes, fixed.mempool.max_bytes, fixed.peers.inbound_max), (64 << 20, 50_000_000, 7));
+    // A chain that may begin with a snapshot has memory for a second one.
+    let pruned = case.run("--max-memory 1G --prune 10G --no-index").shares;
+    assert!(pruned.of(Part::History) > 0 && pruned.history().checked > 0 && pruned.total() <= 1 << 30);
+    assert_eq!(config.shares.of(Part::History), 0);
     assert_eq!(case.run("--max-memory 0").shares.budget, None, "0 is no budget");
     let (shares, larger) = (config.shares, config.with_headers(500_000).unwrap().shares);
     assert!(

@@ -87,7 +87,9 @@ pub(super) fn held(
     known: Arc<KnownSignatures>,
 ) -> Box<dyn Fn() -> Held + Send + Sync> {
     Box::new(move || {
-        let headers = chain.headers().count() as u64 * HEADER_MEMORY_BYTES;
+        let history = chain.history();
+        let headers = chain.headers().count() + history.as_ref().map_or(0, |history| history.headers().count());
+        let headers = headers as u64 * HEADER_MEMORY_BYTES;
         let used = vec![
             (Part::Headers, headers),
             (Part::Coins, chain.coin_bytes()),
@@ -108,9 +110,8 @@ pub(super) fn history(
     stop: &tokio_util::sync::CancellationToken,
 ) -> History {
     let folder = directory.path().join(HISTORY_FOLDER);
-    // A share of the memory that the first chain was given.
-    let (table, database) = (count(config.shares.coin_table() / 2), count(config.shares.of(Part::Database) / 2));
-    let checked_bytes = count(config.shares.checked_bytes() / 2);
+    let shares = config.shares.history();
+    let (table, database, checked_bytes) = (count(shares.coin_table), count(shares.database), count(shares.checked));
     let kept_bytes = Some(database as u64);
     let (network, clock, stop) = (config.network.clone(), clock.used.clone(), stop.clone());
     let (space, name) = (SpaceCheck::new(directory.path()), folder.display().to_string());
@@ -121,12 +122,14 @@ pub(super) fn history(
         let options = ChainOptions {
             coin_cache_bytes: table,
             checked_bytes,
+            // Its headers are those of the first chain, which holds back what is early.
+            early_bytes: 0,
             space: Some(space.clone()),
             directory: name.clone(),
             stop: stop.clone(),
             ..ChainOptions::default()
         };
-        let verifier = Verifier::new(network.clone(), Arc::new(KnownSignatures::default()), None);
+        let verifier = Verifier::new(network.clone(), Arc::new(KnownSignatures::with_capacity(0)), None);
         let history = ChainHandle::start(store.clone(), verifier, options, clock.clone())?;
         Ok((store, history))
     };

@@ -117,8 +117,10 @@ pub const FEE_FILTER_CHANGE_DELAY: Duration = Duration::from_secs(150);
 
 /// Pieces of a snapshot under way from one peer, asked for or not yet stored: 2 MB, which fills 10 MB/s at 200 ms.
 pub const SNAPSHOT_PER_PEER: usize = 4;
-/// The same of all peers together: 31 MB of memory at most.
+/// The same of all peers together, if there is memory for as many: 31 MB.
 pub const SNAPSHOT_IN_FLIGHT_MAX: usize = 64;
+/// Bytes of a piece.
+pub const SNAPSHOT_PIECE_BYTES: u64 = RANGE_COINS_MAX * setara_core::lattice::ELEMENT_BYTES as u64;
 /// Answers about snapshots with the shell for one peer at a time: what it may have under way, and a manifest.
 pub const SNAPSHOT_SERVED_AT_ONCE: usize = SNAPSHOT_PER_PEER + 1;
 /// Answers about snapshots that wait besides; an honest peer never has one.

@@ -1,7 +1,7 @@
 //! Writing a snapshot: the coins of a view, taken back to the base by undo records while they are written.
 
 use super::{LoadError, file};
-use crate::chain::View;
+use crate::chain::{ChainHandle, View};
 use crate::store::StoreError;
 use setara_core::hash::{BlockHash, Hash256};
 use setara_core::height::Height;
@@ -14,8 +14,10 @@ use std::io::{BufWriter, Write};
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 
-/// Coins that may differ between base and tip: some hundred bytes of memory each.
-const CHANGES_MAX: usize = 8_000_000;
+/// Coins that may differ between base and tip, if there is memory for as many.
+pub const CHANGES_MAX: usize = 8_000_000;
+/// Bytes of memory of each: the nodes of a tree are half full at worst, and one in six of them has pointers besides.
+pub const CHANGE_BYTES: u64 = 2 * size_of::<(OutPoint, Option<Coin>)>() as u64 + 16;
 /// Written at once.
 const BUFFER_BYTES: usize = 1 << 20;
 
@@ -34,11 +36,27 @@ pub struct Dumped {
 
 /// Writes the coins after the active chain's block at `base` to a new file at `path`, complete or not at all.
 pub fn dump(view: &View, base: Height, path: &Path) -> Result<Dumped, LoadError> {
-    dump_while(view, base, path, &|| true)
+    dump_while(view, base, path, CHANGES_MAX, &|| true)
 }
 
-/// The same, for as long as `wanted`.
-pub fn dump_while(view: &View, base: Height, path: &Path, wanted: &dyn Fn() -> bool) -> Result<Dumped, LoadError> {
+/// The same while no other is made, within the memory that `chain` has for it, and for as long as `wanted`.
+pub fn dump_in_turn(
+    chain: &ChainHandle,
+    base: Height,
+    path: &Path,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Dumped, LoadError> {
+    let changes_max = chain.dump_turn().ok_or(LoadError::Busy)?;
+    dump_while(&chain.view(), base, path, *changes_max, wanted)
+}
+
+fn dump_while(
+    view: &View,
+    base: Height,
+    path: &Path,
+    changes_max: usize,
+    wanted: &dyn Fn() -> bool,
+) -> Result<Dumped, LoadError> {
     let failed = |path: &Path| {
         let path = path.display().to_string();
         move |error: std::io::Error| LoadError::File { path: path.clone(), reason: error.to_string() }
@@ -48,7 +66,7 @@ pub fn dump_while(view: &View, base: Height, path: &Path, wanted: &dyn Fn() -> b
     let next = base.next().ok_or_else(unknown)?;
     let next = view.hash_at(next)?.ok_or_else(unknown)?;
     let block = view.block(&next)?.ok_or_else(unknown)?;
-    let (mut coins, changes) = taken_back(view, base, wanted)?;
+    let (mut coins, changes) = taken_back(view, base, changes_max, wanted)?;
     let leaves: Vec<_> = std::iter::once(block.coinbase.wtxid())
         .chain(block.transactions.iter().map(setara_core::transaction::Transaction::wtxid))
         .collect();
@@ -88,6 +106,7 @@ type Changes = BTreeMap<OutPoint, Option<Coin>>;
 fn taken_back(
     view: &View,
     base: Height,
+    changes_max: usize,
     wanted: &dyn Fn() -> bool,
 ) -> Result<(setara_core::lattice::Lattice, Changes), LoadError> {
     let mut lattice = view.lattice()?;
@@ -106,8 +125,10 @@ fn taken_back(
         for (outpoint, coin) in delta.spent() {
             changes.insert(*outpoint, Some(*coin));
         }
-        if changes.len() > CHANGES_MAX {
-            return Err(LoadError::Base(format!("more than {CHANGES_MAX} coins changed since height {base}")));
+        if changes.len() > changes_max {
+            let why =
+                format!("more than {changes_max} coins changed since height {base}, too many for the memory there is");
+            return Err(LoadError::Base(why));
         }
         let back = lattice.apply(&delta.lattice_changes().negate());
         back.map_err(|error| StoreError::corrupt(format!("before block {hash}: {error}")))?;

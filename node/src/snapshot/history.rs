@@ -11,7 +11,7 @@
 //! store is a folder of its own that goes when it is done.
 
 use crate::chain::{ChainFault, ChainHandle, PruneGoal, SubmitError};
-use crate::store::schema::SnapshotStage;
+use crate::store::schema::{SnapshotRow, SnapshotStage};
 use crate::store::{Store, StoreError};
 use setara_core::height::Height;
 use std::sync::Arc;
@@ -68,68 +68,106 @@ impl History {
 
     /// Until all is verified, wrong, or `stop`.
     fn verify(&self, stop: &dyn Fn() -> bool) -> Result<(), ChainFault> {
-        let Some(row) = self.chain.view().snapshot() else { return Ok(()) };
-        let (store, history) = (self.open)()?;
-        tracing::info!(base = row.base.get(), "verifying the history behind the snapshot");
-        let outcome = self.follow(&*store, &history, stop);
-        self.chain.set_history(None);
-        history.stop();
-        drop((history, store));
-        match outcome? {
-            Some(result) => {
-                let sound = result.is_ok();
-                match self.chain.finish_history(result) {
-                    Ok(()) if sound => {
-                        tracing::info!(base = row.base.get(), "the history behind the snapshot is verified");
-                        (self.remove)();
-                    }
-                    Ok(()) | Err(_) => {}
+        let Some(verification) = Verification::begin(&self.chain, &self.open, stop)? else { return Ok(()) };
+        match follow(&verification, stop) {
+            Ok(Some(outcome)) => {
+                if verification.finish(&self.chain, outcome) {
+                    (self.remove)();
                 }
                 Ok(())
             }
-            None => Ok(()),
+            unfinished => {
+                verification.end(&self.chain);
+                unfinished.map(drop)
+            }
+        }
+    }
+}
+
+/// What came of it; `None` when it was stopped before.
+fn follow(verification: &Verification, stop: &dyn Fn() -> bool) -> Result<Option<Outcome>, ChainFault> {
+    let (mut seen, mut told) = (0, Instant::now());
+    while !stop() {
+        if let Some(outcome) = verification.look()? {
+            return Ok(Some(outcome));
+        }
+        if told.elapsed() >= PROGRESS_INTERVAL {
+            told = Instant::now();
+            let height = verification.history.progress().height.get();
+            tracing::info!(height, base = verification.row.base.get(), "verifying the history behind the snapshot");
+        }
+        seen = verification.history.wait_past(seen, INTERVAL);
+    }
+    Ok(None)
+}
+
+/// Whether the history gives the snapshot's coins, or what is wrong with it.
+pub type Outcome = Result<(), String>;
+
+/// A verification under way. Whoever holds it looks at it now and then: a thread, or the simulator.
+pub struct Verification {
+    store: Arc<dyn Store>,
+    history: ChainHandle,
+    row: SnapshotRow,
+}
+
+impl Verification {
+    /// Opens the second chain and gives it the headers; `None` if `chain` began with no snapshot, or when stopped.
+    pub fn begin(chain: &ChainHandle, open: &OpenChain, stop: &dyn Fn() -> bool) -> Result<Option<Self>, ChainFault> {
+        let Some(row) = chain.view().snapshot() else { return Ok(None) };
+        let (store, history) = open()?;
+        tracing::info!(base = row.base.get(), "verifying the history behind the snapshot");
+        let verification = Self { store, history, row };
+        match give_headers(chain, &verification.history, row.base, stop) {
+            Ok(true) => {
+                chain.set_history(Some(verification.history.clone()));
+                Ok(Some(verification))
+            }
+            unfinished => {
+                verification.end(chain);
+                unfinished.map(|_| None)
+            }
         }
     }
 
-    /// What came of it; `None` when it was stopped before.
-    fn follow(
-        &self,
-        store: &dyn Store,
-        history: &ChainHandle,
-        stop: &dyn Fn() -> bool,
-    ) -> Result<Option<Result<(), String>>, ChainFault> {
-        let Some(row) = self.chain.view().snapshot() else { return Ok(None) };
-        if !give_headers(&self.chain, history, row.base, stop)? {
-            return Ok(None);
+    /// What has come of it, if anything has yet. Deletes old bodies.
+    pub fn look(&self) -> Result<Option<Outcome>, ChainFault> {
+        let (history, row) = (&self.history, &self.row);
+        let view = history.view();
+        if let Some(fault) = history.fault() {
+            return Err(ChainFault::Damaged(format!("in the folder of the history: {fault}")));
         }
-        self.chain.set_history(Some(history.clone()));
-        let (mut seen, mut told) = (0, Instant::now());
-        while !stop() {
-            let view = history.view();
-            if let Some(fault) = history.fault() {
-                return Err(ChainFault::Damaged(format!("in the folder of the history: {fault}")));
-            }
-            if view.tip.hash() == row.hash {
-                let right = view.tip.coins_root == row.root;
-                let wrong = || format!("the coins after its base, block {}, are others", row.hash);
-                return Ok(Some(if right { Ok(()) } else { Err(wrong()) }));
-            }
-            if history.headers().get(&row.hash).is_none_or(|known| known.bad) {
-                let height = view.tip.height().get() + 1;
-                return Ok(Some(Err(format!("block {height} breaks a rule"))));
-            }
-            if history.headers().body_bytes() > BODY_BYTES_MAX {
-                drop(view);
-                prune(store, history)?;
-            }
-            if told.elapsed() >= PROGRESS_INTERVAL {
-                told = Instant::now();
-                let height = history.progress().height.get();
-                tracing::info!(height, base = row.base.get(), "verifying the history behind the snapshot");
-            }
-            seen = history.wait_past(seen, INTERVAL);
+        if view.tip.hash() == row.hash {
+            let right = view.tip.coins_root == row.root;
+            let wrong = || format!("the coins after its base, block {}, are others", row.hash);
+            return Ok(Some(if right { Ok(()) } else { Err(wrong()) }));
+        }
+        if history.headers().get(&row.hash).is_none_or(|known| known.bad) {
+            let height = view.tip.height().get() + 1;
+            return Ok(Some(Err(format!("block {height} breaks a rule"))));
+        }
+        if history.headers().body_bytes() > BODY_BYTES_MAX {
+            drop(view);
+            prune(&*self.store, history)?;
         }
         Ok(None)
+    }
+
+    /// Tells `chain` what came of it; whether the history is sound and the store of no use any more.
+    pub fn finish(self, chain: &ChainHandle, outcome: Outcome) -> bool {
+        let (base, sound) = (self.row.base, outcome.is_ok());
+        self.end(chain);
+        let stored = chain.finish_history(outcome).is_ok();
+        if sound && stored {
+            tracing::info!(base = base.get(), "the history behind the snapshot is verified");
+        }
+        sound && stored
+    }
+
+    /// Closes the second chain, to go on with it another time.
+    pub fn end(self, chain: &ChainHandle) {
+        chain.set_history(None);
+        self.history.stop();
     }
 }
 

@@ -22,7 +22,7 @@ pub mod serve;
 #[cfg(test)]
 mod tests;
 
-pub use dump::{Dumped, dump, dump_while};
+pub use dump::{CHANGE_BYTES, CHANGES_MAX, Dumped, dump, dump_in_turn};
 pub use fetched::{Fetched, Held};
 pub use file::{MANIFEST_BYTES_MAX, SnapshotFile, check_manifest};
 pub use offer::Offer;
@@ -93,6 +93,9 @@ pub enum LoadError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Another is being made: there is memory for one at a time.
+    #[error("another snapshot is being made")]
+    Busy,
     /// Whoever wanted it does not any longer.
     #[error("stopped")]
     Stopped,

@@ -7,7 +7,7 @@
 //! All nodes choose the same base, so that a newcomer can fetch from all of them at once. What lies on the shelf has been
 //! held against headers and leaf by leaf, as a newcomer would: a damaged disk makes nobody a liar.
 
-use super::{LoadError, Offer, SnapshotFile, dump_while};
+use super::{LoadError, Offer, SnapshotFile, dump_in_turn};
 use crate::chain::ChainHandle;
 use crate::datadir::RUN_BYTES_MIN;
 use crate::store::SpaceCheck;
@@ -72,6 +72,8 @@ pub struct Keeper {
     shelf: Shelf,
     /// Whether the chain is behind.
     is_behind: Box<dyn Fn(&ChainHandle) -> bool + Send>,
+    /// The base of which none can be made.
+    failed: Option<Height>,
 }
 
 impl Keeper {
@@ -82,7 +84,7 @@ impl Keeper {
         shelf: Shelf,
         is_behind: Box<dyn Fn(&ChainHandle) -> bool + Send>,
     ) -> Self {
-        Self { chain, path: folder.join(FILE_NAME), shelf, is_behind }
+        Self { chain, path: folder.join(FILE_NAME), shelf, is_behind, failed: None }
     }
 
     /// Gives the disk back what a node took that served before and does not any longer.
@@ -96,11 +98,21 @@ impl Keeper {
     }
 
     /// The thread that keeps it.
-    pub fn spawn(self, stop: impl Fn() -> bool + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    pub fn spawn(mut self, stop: impl Fn() -> bool + Send + 'static) -> std::io::Result<JoinHandle<()>> {
         std::thread::Builder::new().name("snapshot".to_owned()).spawn(move || self.run(&stop))
     }
 
-    fn run(&self, stop: &dyn Fn() -> bool) {
+    fn run(&mut self, stop: &dyn Fn() -> bool) {
+        self.begin(stop);
+        let mut seen = 0;
+        while !stop() {
+            self.look(stop);
+            seen = self.chain.wait_past(seen, INTERVAL);
+        }
+    }
+
+    /// Offers what an earlier run left, if that is sound.
+    pub fn begin(&self, stop: &dyn Fn() -> bool) {
         // Of a dump that a crash ended.
         let _ = std::fs::remove_file(incomplete(&self.path));
         if self.path.exists()
@@ -110,21 +122,19 @@ impl Keeper {
             tracing::warn!(%error, path = %self.path.display(), "the snapshot served before is of no use any longer");
             let _ = std::fs::remove_file(&self.path);
         }
-        let (mut seen, mut failed) = (0, None);
-        while !stop() {
-            self.withdraw();
-            if let Some(base) = self.due().filter(|base| failed != Some(*base)) {
-                match self.renew(base, stop) {
-                    Ok(()) => {}
-                    Err(LoadError::Stopped) => return,
-                    Err(error) => {
-                        // The next base is another chance.
-                        failed = Some(base);
-                        tracing::warn!(%error, base = base.get(), "no snapshot of these coins can be made for others");
-                    }
-                }
+    }
+
+    /// One look: withdraws what is not of the chain any longer, and makes what is due.
+    pub fn look(&mut self, stop: &dyn Fn() -> bool) {
+        self.withdraw();
+        let Some(base) = self.due().filter(|base| self.failed != Some(*base)) else { return };
+        match self.renew(base, stop) {
+            Ok(()) | Err(LoadError::Stopped | LoadError::Busy) => {}
+            Err(error) => {
+                // The next base is another chance.
+                self.failed = Some(base);
+                tracing::warn!(%error, base = base.get(), "no snapshot of these coins can be made for others");
             }
-            seen = self.chain.wait_past(seen, INTERVAL);
         }
     }
 
@@ -153,8 +163,8 @@ impl Keeper {
         let bytes = view.lattice()?.count() * ELEMENT_BYTES as u64 + (BUCKETS * BUCKET_BYTES) as u64;
         let folder = self.path.parent().unwrap_or(&self.path);
         SpaceCheck::new(folder).with_needed(RUN_BYTES_MIN + bytes).check()?;
-        dump_while(&view, base, &self.path, &|| !stop())?;
         drop(view);
+        dump_in_turn(&self.chain, base, &self.path, &|| !stop())?;
         self.take_up(stop)
     }
 

@@ -2,7 +2,7 @@
 
 use super::file::write_head;
 use super::*;
-use crate::chain::ChainHandle;
+use crate::chain::{ChainHandle, ChainOptions};
 use crate::clock::ManualClock;
 use crate::store::MemoryStore;
 use crate::testing::{self, ChainBuilder, height};
@@ -14,6 +14,7 @@ use setara_core::lattice::{BUCKET_BYTES, Lattice, LatticeError, element};
 use setara_core::network::Network;
 use setara_core::snapshot::DEPTH_MIN;
 use setara_core::transaction::Output;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -224,6 +225,40 @@ fn st15_more_money_than_can_have_been_issued_is_refused() {
         match result {
             Err(SnapshotError::TooMuch { max: found, .. }) => assert!(refused && found == max),
             other => assert!(other.is_ok() && !refused, "{other:?}"),
+        }
+    }
+}
+
+/// A snapshot is made within the memory that the chain has for it, and one at a time.
+#[test]
+fn a_snapshot_is_made_within_its_share_of_memory() {
+    let lab = Lab::new(0);
+    let blocks = &lab.ledger.blocks[BASE as usize - 2..];
+    // As the walk back sees them: made and spent again counts once.
+    let changed: BTreeSet<OutPoint> = lab.ledger.deltas[BASE as usize - 2..]
+        .iter()
+        .flat_map(|delta| {
+            let created = delta.created().iter().map(|(outpoint, _)| *outpoint);
+            created.chain(delta.spent().iter().map(|(outpoint, _)| *outpoint)).collect::<Vec<_>>()
+        })
+        .collect();
+    assert!(changed.len() > 40 * (blocks.len() - 1));
+    for (dump_changes, enough) in [(changed.len(), true), (changed.len() - 1, false)] {
+        let options = ChainOptions { coin_cache_bytes: 1 << 20, dump_changes, ..ChainOptions::default() };
+        let clock = Arc::new(ManualClock::new(u64::from(lab.network.genesis_time) + 1_000_000));
+        let verifier = testing::verifier(&lab.network);
+        let chain = ChainHandle::inline(Arc::new(MemoryStore::new()), verifier, options, clock).unwrap();
+        for block in &lab.ledger.blocks[1..] {
+            chain.submit(block.clone()).unwrap();
+        }
+        let make = || dump_in_turn(&chain, height(BASE - 3), &lab.path("within"), &|| true);
+        let turn = chain.dump_turn().unwrap();
+        assert_eq!(make(), Err(LoadError::Busy));
+        drop(turn);
+        match make() {
+            Ok(_) => assert!(enough),
+            Err(LoadError::Base(why)) => assert!(!enough && why.contains("coins changed"), "{why}"),
+            Err(error) => panic!("{error}"),
         }
     }
 }

@@ -5,6 +5,7 @@
 //!
 //! `SETARA_SIM_SEEDS=N` runs N seeds, `SETARA_SIM_SEED=S` one alone, `SETARA_SIM_LOG=1` shows what happened in it.
 
+mod coins;
 mod compact;
 mod downloads;
 mod find;
@@ -14,6 +15,7 @@ mod liar;
 mod node;
 mod overlay;
 mod scenario;
+mod snapshots;
 mod world;
 
 use scenario::{Outcome, Scenario};

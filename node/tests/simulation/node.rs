@@ -1,5 +1,6 @@
 //! One simulated node: the real brain, the real chain and mempool over a store in memory, and a clock of its own.
 
+use crate::coins::Coins;
 use crate::liar::Liar;
 use crate::world::{NodeId, What, World, decode, named};
 use rand::RngExt;
@@ -12,10 +13,11 @@ use setara_node::chain::{ChainHandle, ChainOptions, KnownSignatures, Now, Verifi
 use setara_node::clock::{Clock, ManualClock};
 use setara_node::mempool::{Mempool, Options};
 use setara_node::mining::Templates;
-use setara_node::p2p::brain::interface::{Action, Actions, Event, Link, PeerId, TransactionVerdict};
+use setara_node::p2p::brain::interface::{Action, Actions, Ending, Event, Link, PeerId, TransactionVerdict};
 use setara_node::p2p::brain::penalty::Offence;
 use setara_node::p2p::brain::{Brain, BrainOptions, Memory};
 use setara_node::p2p::message::{BlockTransactions, CompactBlock, Message, PeerAddress, Reference};
+use setara_node::p2p::shell::conn::snapshot_part;
 use setara_node::store::MemoryStore;
 use setara_node::testing;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -55,6 +57,10 @@ pub struct Node {
     pub life: u64,
     pub running: Option<Running>,
     pub liar: Option<Liar>,
+    /// If it serves a snapshot or begins with one.
+    pub coins: Option<Coins>,
+    /// Whom it left, and why.
+    pub endings: Vec<(NodeId, Ending)>,
     pub store: MemoryStore,
     pub clock: Arc<ManualClock>,
     /// Seconds by which its clock is wrong.
@@ -81,6 +87,8 @@ impl Node {
             life: 0,
             running: None,
             liar: None,
+            coins: None,
+            endings: Vec::new(),
             store: MemoryStore::new(),
             clock: Arc::new(ManualClock::new(EPOCH)),
             skew: 0,
@@ -131,11 +139,14 @@ impl Node {
                 bootstrap: self.bootstrap.clone(),
                 minimum_chain_work: setara_core::pow::Work::ZERO,
                 onion: false,
-                snapshot: false,
+                snapshot: self.coins.as_ref().is_some_and(Coins::begins),
                 download_bytes: setara_node::p2p::limits::DOWNLOAD_WINDOW_BYTES,
             };
             let memory = Memory { addresses: self.addresses.clone(), anchors: None, bans: None };
             let brain = Brain::new(options, memory, world.rng.random());
+            if let Some(coins) = &mut self.coins {
+                coins.start(&chain);
+            }
             let seen_tip = chain.view().tip.hash();
             self.running = Some(Running { brain, chain, mempool, templates, seen_mempool: 0, seen_tip });
         }
@@ -149,6 +160,9 @@ impl Node {
         self.life += 1;
         if let Some(running) = self.running.take() {
             self.addresses = Some(running.brain.addresses());
+            if let Some(coins) = &mut self.coins {
+                coins.crash(&running.chain, &mut world.rng);
+            }
             running.chain.stop();
         }
         let kept = world.rng.random_range(0..4);
@@ -232,6 +246,11 @@ pub fn handle(world: &mut World, nodes: &mut [Node], id: NodeId, event: Event) {
         // A fault is found by the checks at the end.
         let _ = running.chain.tick();
     }
+    if let (Event::Tick, Some(running), Some(coins)) = (&event, &node.running, &mut node.coins)
+        && let Some(told) = coins.tick(&running.chain, &node.clock, world.now)
+    {
+        world.plan(Duration::ZERO, What::Event(id, node.life, told));
+    }
     let now = node.now();
     let actions = if let Some(running) = &mut node.running {
         running.brain.handle(now, &running.chain, &running.mempool, event)
@@ -278,15 +297,28 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 if matches!(message, Message::Transactions(_)) {
                     world.plan(Duration::from_millis(1), What::Event(id, life, Event::TransactionsSent { peer }));
                 }
-                world.send(nodes, id, peer, message.encode());
+                post(world, nodes, id, peer, message);
             }
             Action::SendRecent(peer, message) => world.send(nodes, id, peer, message.encode()),
             Action::Disconnect(peer, ending) => {
                 world.log(&format!("node {id} ends {}: {}", peer.0, named(&ending)));
+                if let Some(other) = world.other(id, peer) {
+                    nodes[id].endings.push((other, ending));
+                }
                 world.cut(nodes, id, peer);
             }
-            // Nobody here serves a snapshot or wants one.
-            Action::Blame(..) | Action::Save | Action::SendSnapshot(..) | Action::Snapshot(_) => {}
+            Action::Blame(..) | Action::Save => {}
+            Action::SendSnapshot(peer, offer, part) => {
+                world.plan(Duration::from_millis(1), What::Event(id, life, Event::SnapshotSent { peer }));
+                post(world, nodes, id, peer, snapshot_part(&offer, part));
+            }
+            Action::Snapshot(job) => {
+                let Some((chain, coins)) = chain.zip(nodes[id].coins.as_mut()) else { continue };
+                if let Some(news) = coins.work(&chain, job) {
+                    world.log(&format!("node {id} of its snapshot: {news:?}"));
+                    world.plan(Duration::from_millis(1), What::Event(id, life, Event::Snapshot(news)));
+                }
+            }
             Action::Dial(dial) => world.dial(id, life, dial.address, dial.link),
             Action::SendGenesis(peer) => world.send(nodes, id, peer, Message::Genesis(Vec::new()).encode()),
             Action::SendBlock(peer, hash) => {
@@ -353,6 +385,15 @@ fn carry_out(world: &mut World, nodes: &mut [Node], id: NodeId, actions: Actions
                 world.plan(Duration::from_millis(1), What::Event(id, life, event));
             }
         }
+    }
+}
+
+/// Sends a message, or what a liar has in its place.
+fn post(world: &mut World, nodes: &mut [Node], id: NodeId, peer: PeerId, message: Message) {
+    let Node { running, coins, .. } = &mut nodes[id];
+    let instead = running.as_ref().zip(coins.as_mut()).and_then(|(node, coins)| coins.instead(&message, &node.chain));
+    for frame in instead.unwrap_or_else(|| vec![message.encode()]) {
+        world.send(nodes, id, peer, frame);
     }
 }
 

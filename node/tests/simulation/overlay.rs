@@ -38,17 +38,24 @@ pub struct LongChain {
 impl LongChain {
     /// So many blocks, each with a coinbase of so many outputs besides the first, of equal amounts and some 36 bytes.
     pub fn new(network: &Arc<Network>, blocks: u32, outputs: usize) -> Self {
-        let mut builder = ChainBuilder::new(network);
-        let store = MemoryStore::new();
-        let clock = Arc::new(ManualClock::new(node::EPOCH));
-        let chain = testing::inline(network, Arc::new(store.clone()), clock);
-        for _ in 0..blocks {
+        Self::with(network, blocks, |builder| {
             let mut block = builder.build(Vec::new());
             let paid = &mut block.coinbase.outputs;
             let share = paid[0].amount.sen() / (outputs as u64 + 1);
             paid[0].amount = Amount::from_sen(paid[0].amount.sen() - share * outputs as u64);
             paid.extend((0..outputs).map(|_| Output { amount: Amount::from_sen(share), address: builder.payout }));
-            let block = testing::seal(block);
+            testing::seal(block)
+        })
+    }
+
+    /// So many blocks, each as `next` has it.
+    pub fn with(network: &Arc<Network>, blocks: u32, next: impl Fn(&ChainBuilder) -> Block) -> Self {
+        let mut builder = ChainBuilder::new(network);
+        let store = MemoryStore::new();
+        let clock = Arc::new(ManualClock::new(node::EPOCH));
+        let chain = testing::inline(network, Arc::new(store.clone()), clock);
+        for _ in 0..blocks {
+            let block = next(&builder);
             builder.apply(&block).expect("a valid block");
             chain.submit(block).expect("a valid block");
         }

@@ -282,6 +282,11 @@ impl World {
         }
     }
 
+    /// Who is at the other end.
+    pub fn other(&self, node: NodeId, peer: PeerId) -> Option<NodeId> {
+        self.ends.get(&(node, peer)).map(|end| end.node)
+    }
+
     /// Whether a connection is still there.
     pub fn is_open(&self, node: NodeId, peer: PeerId) -> bool {
         self.ends.contains_key(&(node, peer))

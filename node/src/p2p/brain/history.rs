@@ -11,6 +11,9 @@ use setara_core::hash::BlockHash;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+/// Of the bytes of the first download the second has one part in so many: it begins once the first has little to do.
+pub const HISTORY_PART: u64 = 2;
+
 /// The second download.
 pub struct HistoryDownload {
     bytes_max: u64,

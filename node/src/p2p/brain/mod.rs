@@ -48,7 +48,7 @@ use addresses::{AddressPeer, Addresses};
 use bans::Bans;
 use blocks::BlockRelay;
 use download::Download;
-use history::HistoryDownload;
+use history::{HISTORY_PART, HistoryDownload};
 use interface::{Actions, Desk, Event, PeerId};
 use outbound::{Added, Outbound, OutboundConfig};
 use peer::Peer;
@@ -255,9 +255,9 @@ impl Parts {
             outbound,
             sync: HeaderSync::new(SyncOptions { minimum_chain_work: options.minimum_chain_work }),
             download: Download::new(options.download_bytes),
-            history: HistoryDownload::new(options.download_bytes),
+            history: HistoryDownload::new(options.download_bytes / HISTORY_PART),
             serving: SnapshotServing::default(),
-            fetch: SnapshotFetch::new(options.snapshot),
+            fetch: SnapshotFetch::new(options.snapshot, options.download_bytes),
             relay: TransactionRelay::new(rng),
             blocks: BlockRelay::new(options.upload_target),
             private: PrivateBroadcast::default(),

@@ -373,8 +373,8 @@ const fn served(item: &Item, peer: PeerId) -> Option<Event> {
     }
 }
 
-/// A part of the snapshot that is served. A file that cannot be read is not there.
-fn snapshot(offer: &Offer, part: SnapshotPart) -> Message {
+/// A part of the snapshot that is served. A file that cannot be read is not there. The simulator calls this too.
+pub fn snapshot_part(offer: &Offer, part: SnapshotPart) -> Message {
     match part {
         SnapshotPart::Manifest => Message::Manifest(offer.manifest.clone()),
         SnapshotPart::Coins(range) => match offer.coins(range.bucket, range.first, range.count) {
@@ -407,7 +407,7 @@ fn read(view: &View, genesis: &[u8], item: Item) -> Result<Vec<u8>, StoreError> 
         Item::Frame(frame) | Item::Answer(frame) => frame,
         Item::Recent(bytes) => Message::Block(bytes).encode(),
         Item::Genesis => Message::Genesis(genesis.to_vec()).encode(),
-        Item::Snapshot(offer, part) => snapshot(&offer, part).encode(),
+        Item::Snapshot(offer, part) => snapshot_part(&offer, part).encode(),
         Item::Block(hash) => match view.body(&hash)? {
             Some(body) => Message::Block(body.into()).encode(),
             None => missing(hash),

@@ -19,6 +19,6 @@ pub mod network;
 pub mod noise;
 pub mod outbox;
 pub mod stats;
-mod work;
+pub mod work;
 
 pub use network::{NetworkError, NetworkOptions, PeerNetwork};

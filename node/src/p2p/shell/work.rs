@@ -160,37 +160,41 @@ fn take_transactions(mempool: &Mempool, jobs: &Receiver<(PeerId, Job)>, completi
 
 fn fetch_snapshot(chain: &ChainHandle, mut fetched: Fetched, jobs: &Receiver<SnapshotJob>, completions: &Completions) {
     for job in jobs {
-        let news = match job {
-            SnapshotJob::Open => Ok(Some(SnapshotNews::Opened(fetched.held()))),
-            SnapshotJob::Begin(manifest) => fetched.begin(&manifest).map(|()| None),
-            SnapshotJob::Store { peer, range, coins } => fetched
-                .piece(peer.0, range.bucket, range.first, &coins)
-                .map(|()| Some(SnapshotNews::Stored { peer, range })),
-            SnapshotJob::Check { peer, bucket, attempt } => {
-                let checked = fetched.check(peer.0, bucket);
-                failpoint::pass(failpoint::AFTER_BUCKET);
-                checked.map(|result| Some(SnapshotNews::Checked { peer, bucket, attempt, result }))
-            }
-            SnapshotJob::Drop { peer, bucket } => {
-                fetched.drop_part(peer.0, bucket);
-                Ok(None)
-            }
-            SnapshotJob::Load(manifest) => {
-                let adopted = fetched.elements().and_then(|elements| chain.adopt((*manifest).clone(), elements));
-                if adopted.is_ok() {
-                    fetched.forget();
-                }
-                Ok(Some(SnapshotNews::Loaded(adopted.map_err(|error| error.to_string()))))
-            }
-            SnapshotJob::Forget => {
-                fetched.forget();
-                Ok(None)
-            }
-        };
-        let news = news.unwrap_or_else(|error| Some(SnapshotNews::Failed(error.to_string())));
-        if let Some(news) = news {
+        if let Some(news) = snapshot_job(chain, &mut fetched, job) {
             // Nobody listens any more once the node is stopping.
             let _ = completions.send(Event::Snapshot(news));
         }
     }
+}
+
+/// Does one job for a snapshot that is being fetched. The simulator calls this too.
+pub fn snapshot_job(chain: &ChainHandle, fetched: &mut Fetched, job: SnapshotJob) -> Option<SnapshotNews> {
+    let news = match job {
+        SnapshotJob::Open => Ok(Some(SnapshotNews::Opened(fetched.held()))),
+        SnapshotJob::Begin(manifest) => fetched.begin(&manifest).map(|()| None),
+        SnapshotJob::Store { peer, range, coins } => fetched
+            .piece(peer.0, range.bucket, range.first, &coins)
+            .map(|()| Some(SnapshotNews::Stored { peer, range })),
+        SnapshotJob::Check { peer, bucket, attempt } => {
+            let checked = fetched.check(peer.0, bucket);
+            failpoint::pass(failpoint::AFTER_BUCKET);
+            checked.map(|result| Some(SnapshotNews::Checked { peer, bucket, attempt, result }))
+        }
+        SnapshotJob::Drop { peer, bucket } => {
+            fetched.drop_part(peer.0, bucket);
+            Ok(None)
+        }
+        SnapshotJob::Load(manifest) => {
+            let adopted = fetched.elements().and_then(|elements| chain.adopt((*manifest).clone(), elements));
+            if adopted.is_ok() {
+                fetched.forget();
+            }
+            Ok(Some(SnapshotNews::Loaded(adopted.map_err(|error| error.to_string()))))
+        }
+        SnapshotJob::Forget => {
+            fetched.forget();
+            Ok(None)
+        }
+    };
+    news.unwrap_or_else(|error| Some(SnapshotNews::Failed(error.to_string())))
 }

@@ -6,7 +6,7 @@ use crate::rpc::context::RpcContext;
 use crate::rpc::dispatch::answer;
 use crate::rpc::envelope::Outcome;
 use crate::rpc::error::RpcError;
-use crate::snapshot::{LoadError, SnapshotFile, dump};
+use crate::snapshot::{LoadError, SnapshotFile, dump_in_turn};
 use serde_json::json;
 use setara_core::height::Height;
 use setara_core::snapshot::DEPTH_MIN;
@@ -44,8 +44,7 @@ fn path(context: &RpcContext, args: &Args) -> Result<PathBuf, RpcError> {
 pub(super) fn dumptxoutset(context: &RpcContext, args: &Args) -> Outcome {
     let path = path(context, args)?;
     let kind = args.optional_text("type").unwrap_or("latest");
-    let view = context.chain.view();
-    let tip = view.tip.height().get();
+    let tip = context.chain.view().tip.height().get();
     let below = match kind {
         "latest" => 1,
         // The block after the base counts as well: whoever loads it knows this tip.
@@ -65,7 +64,8 @@ pub(super) fn dumptxoutset(context: &RpcContext, args: &Args) -> Outcome {
         );
         return Err(RpcError::parameter(message));
     }
-    let dumped = dump(&view, Height::new(base), &path).map_err(failed)?;
+    let stopping = || !context.shutdown.is_cancelled();
+    let dumped = dump_in_turn(&context.chain, Height::new(base), &path, &stopping).map_err(failed)?;
     answer(&json!({
         "coins_written": dumped.coins,
         "base_hash": dumped.base_hash,

@@ -16,7 +16,7 @@ use super::super::interface::{Action, Desk, Ending, PeerId};
 use super::super::penalty::{self, Offence};
 use super::buckets::Fetching;
 use super::{SnapshotJob, SnapshotNews};
-use crate::p2p::limits::{SNAPSHOT_IN_FLIGHT_MAX, SNAPSHOT_PER_PEER};
+use crate::p2p::limits::{SNAPSHOT_IN_FLIGHT_MAX, SNAPSHOT_PER_PEER, SNAPSHOT_PIECE_BYTES};
 use crate::p2p::message::{CoinRange, Message};
 use crate::snapshot::{Held, check_manifest};
 use look::usable;
@@ -103,6 +103,8 @@ pub struct SnapshotFetch {
     sources: BTreeMap<PeerId, Source>,
     /// Pieces that were asked for and have not come.
     flights: BTreeMap<(PeerId, CoinRange), Flight>,
+    /// Pieces under way at most.
+    in_flight_max: usize,
     /// Pieces that came and are not on disk yet.
     storing: BTreeSet<(PeerId, CoinRange)>,
     /// Counts snapshots begun: what is said of an earlier one does not count.
@@ -112,11 +114,14 @@ pub struct SnapshotFetch {
 }
 
 impl SnapshotFetch {
-    /// `wanted` if the operator wants a new chain to begin with one.
-    pub fn new(wanted: bool) -> Self {
+    /// `wanted` if the operator wants a new chain to begin with one. Pieces have the memory that blocks have otherwise, of
+    /// which none are downloaded meanwhile.
+    pub fn new(wanted: bool, download_bytes: u64) -> Self {
         let stage = if wanted { Stage::Opening { asked: false } } else { Stage::Off };
+        let fitting = usize::try_from(download_bytes / SNAPSHOT_PIECE_BYTES).unwrap_or(usize::MAX);
+        let in_flight_max = fitting.clamp(1, SNAPSHOT_IN_FLIGHT_MAX);
         let (sources, flights, storing) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-        Self { stage, sources, flights, storing, attempt: 0, progressed: None }
+        Self { stage, sources, flights, in_flight_max, storing, attempt: 0, progressed: None }
     }
 
     /// Whether it is not decided yet with which blocks the chain goes on: none are to be downloaded.
@@ -374,7 +379,7 @@ impl SnapshotFetch {
         for (peer, _) in flying.chain(&self.storing) {
             *under_way.entry(*peer).or_default() += 1;
         }
-        let mut room = SNAPSHOT_IN_FLIGHT_MAX.saturating_sub(under_way.values().sum());
+        let mut room = self.in_flight_max.saturating_sub(under_way.values().sum());
         for (peer, source) in &self.sources {
             let mut left = SNAPSHOT_PER_PEER.saturating_sub(under_way.get(peer).copied().unwrap_or(0));
             while source.has(&base, now) && left > 0 && room > 0 {

@@ -12,7 +12,9 @@ use crate::p2p::brain::greeting::Introduction;
 use crate::p2p::brain::interface::{Action, Actions, Ending, Event, Link, PeerId};
 use crate::p2p::brain::penalty::{self, Offence};
 use crate::p2p::brain::{Brain, BrainOptions, Memory};
+use crate::p2p::limits::{SNAPSHOT_PER_PEER, SNAPSHOT_PIECE_BYTES};
 use crate::p2p::message::{AddressRecord, CoinRange, Message, NetAddress, PeerAddress, Reference, Serves, services};
+use crate::p2p::shell::work::snapshot_job;
 use crate::snapshot::{Fetched, Offer, SnapshotFile, dump};
 use crate::store::MemoryStore;
 use crate::testing::{self, ChainBuilder, height};
@@ -136,6 +138,8 @@ struct Rig {
     dialled: Vec<PeerAddress>,
     /// The block that peers show as their last.
     shows: usize,
+    /// Most pieces that were asked for by what followed one event.
+    at_once: usize,
     /// After so many right buckets, the process dies.
     dies_after: usize,
     checked: usize,
@@ -167,6 +171,7 @@ impl Rig {
             blocks: BTreeSet::new(),
             dialled: Vec::new(),
             shows,
+            at_once: 0,
             dies_after: usize::MAX,
             checked: 0,
         }
@@ -220,6 +225,8 @@ impl Rig {
     }
 
     fn carry_out(&mut self, actions: Actions) {
+        let asked = |action: &&Action| matches!(action, Action::Send(_, Message::GetCoins(_)));
+        self.at_once = self.at_once.max(actions.iter().filter(asked).count());
         for action in actions {
             match action {
                 Action::Send(PeerId(id), message) => self.hears(id, message),
@@ -241,27 +248,12 @@ impl Rig {
     }
 
     fn work(&mut self, job: SnapshotJob) {
-        let news = match job {
-            SnapshotJob::Open => SnapshotNews::Opened(self.fetched.held()),
-            SnapshotJob::Begin(manifest) => return self.fetched.begin(&manifest).unwrap(),
-            SnapshotJob::Store { peer, range, coins } => {
-                self.fetched.piece(peer.0, range.bucket, range.first, &coins).unwrap();
-                SnapshotNews::Stored { peer, range }
-            }
-            SnapshotJob::Check { peer, bucket, attempt } => {
-                let result = self.fetched.check(peer.0, bucket).unwrap();
-                self.checked += usize::from(result.is_ok());
-                SnapshotNews::Checked { peer, bucket, attempt, result }
-            }
-            SnapshotJob::Drop { peer, bucket } => return self.fetched.drop_part(peer.0, bucket),
-            SnapshotJob::Load(manifest) => {
-                let elements = self.fetched.elements().unwrap();
-                self.chain.adopt((*manifest).clone(), elements).unwrap();
-                self.fetched.forget();
-                SnapshotNews::Loaded(Ok(()))
-            }
-            SnapshotJob::Forget => return self.fetched.forget(),
-        };
+        let Some(news) = snapshot_job(&self.chain, &mut self.fetched, job) else { return };
+        match &news {
+            SnapshotNews::Checked { result, .. } => self.checked += usize::from(result.is_ok()),
+            SnapshotNews::Loaded(Err(why)) | SnapshotNews::Failed(why) => panic!("{why}"),
+            _ => {}
+        }
         self.events.push_back(Event::Snapshot(news));
     }
 
@@ -536,6 +528,23 @@ fn a_snapshot_that_nobody_serves_any_longer_is_given_up_for_another() {
     assert!(rig.endings.is_empty(), "{:?}", rig.endings);
 }
 
+/// Pieces under way are as many as there is memory for.
+#[test]
+fn no_more_is_asked_for_than_there_is_memory_for() {
+    for (pieces, most) in [(0, 1), (3, 3), (1_000, 2 * SNAPSHOT_PER_PEER)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut rig = Rig::with(folder.path(), &[Kind::Honest, Kind::Honest]);
+        rig.brain = Brain::new(
+            BrainOptions { download_bytes: pieces * SNAPSHOT_PIECE_BYTES, ..options() },
+            Memory::default(),
+            [7; 32],
+        );
+        rig.pass(60);
+        assert!(rig.is_loaded());
+        assert_eq!(rig.at_once, most, "{pieces}");
+    }
+}
+
 /// A chain that is here already, or is so short that no snapshot of it can be had, is not begun anew.
 #[test]
 fn a_chain_that_is_here_is_kept() {
@@ -547,7 +556,7 @@ fn a_chain_that_is_here_is_kept() {
     rig.pass(5);
     assert!(!rig.is_loaded() && rig.checked == 0);
     assert!(rig.blocks.contains(&world().ledger.blocks[BASE as usize + 4].hash()));
-    assert!(!SnapshotFetch::new(false).is_busy());
+    assert!(!SnapshotFetch::new(false, 0).is_busy());
 }
 
 /// The first peers may be as new as this node: a chain too short for a snapshot is believed after a while only.
