@@ -11,7 +11,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 BIN := $(TARGET)/release
 
-.PHONY: help build run stop net test test-long sim fuzz lint bench compat docs
+.PHONY: help build run stop net test test-long sim fuzz mutants lint bench compat docs
 
 help: ## What there is
 	echo "Setara. Each target installs what a fresh Debian machine lacks and says how long it takes."
@@ -69,6 +69,11 @@ fuzz: ## Coverage-guided fuzzing, MINUTES for each target (default 1); docs/test
 	scripts/stage "building the fuzz targets (about 5 minutes the first time)"
 	# Coverage counters are a compiler flag of the stable toolchain; nothing nightly is needed.
 	scripts/fuzz $(MINUTES)
+
+mutants: ## Break the rules of setara-core in hundreds of places, one at a time, and see each caught (SHARD=K/N: a part)
+	scripts/dependencies build
+	scripts/stage "breaking setara-core and running its tests, once for each place (about 90 minutes)"
+	SHARD=$(SHARD) scripts/mutants
 
 lint: ## Format and clippy, with cargo-deny where it is installed (first time as long as a build)
 	scripts/dependencies build

@@ -356,6 +356,14 @@ mod tests {
         assert_eq!(error, Err(CodecError::ListTooLong { what: "memo bytes", count: 3, max: 2 }));
     }
 
+    #[test]
+    fn writers_have_the_room_and_the_bytes_they_were_given() {
+        assert!(Writer::with_capacity(1_000).finish().capacity() >= 1_000);
+        let mut writer = Writer::append_to(vec![7, 8]);
+        writer.u8(9);
+        assert_eq!(writer.finish(), [7, 8, 9]);
+    }
+
     proptest! {
         #[test]
         fn varints_round_trip(value in prop_oneof![any::<u64>(), 0..300u64, 0xfff0..0x1_0010u64, 0xffff_fff0..0x1_0000_0010u64]) {

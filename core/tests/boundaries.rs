@@ -9,7 +9,7 @@ use setara_core::address::Address;
 use setara_core::amount::{Amount, SEN_PER_COIN};
 use setara_core::block::Header;
 use setara_core::codec::encode;
-use setara_core::consensus::{HeaderState, SpendContext, check_header, check_spend, check_transaction};
+use setara_core::consensus::{HeaderState, RuleError, SpendContext, check_header, check_spend, check_transaction};
 use setara_core::hash::TxId;
 use setara_core::height::Height;
 use setara_core::network::{Difficulty, Network, Parameters};
@@ -95,6 +95,45 @@ fn coinbase_pay_at_every_edge() {
         seal(&mut block);
         let sound = u128::from(first) + u128::from(second) <= u128::from(max);
         assert_eq!(chain.clone().accept(&block).is_ok(), sound, "{first} + {second} of {max}");
+    }
+}
+
+/// CS1. All coins together: exactly the cap is allowed, one more is not, whatever a block by itself adds.
+#[test]
+fn supply_at_its_edge() {
+    let mut chain = Chain::new(network());
+    chain.grow(1);
+    let block = chain.block(vec![]);
+    let cap = chain.network.supply_cap;
+    let paid = chain.network.subsidy(Height::new(2)).sen();
+    for (room, sound) in [(paid + 1, true), (paid, true), (paid - 1, false), (0, false)] {
+        let mut chain = chain.clone();
+        chain.state.supply = amount(cap.sen() - room);
+        let expected = if sound { Ok(()) } else { Err(RuleError::AboveCap { what: "all coins", cap }) };
+        assert_eq!(chain.accept(&block), expected, "room for {room}");
+    }
+}
+
+/// The bytes of one witness for policies of later versions, in one item and in two.
+#[test]
+fn future_bytes_at_their_edge() {
+    let network = network();
+    let rows: [(&[usize], bool); 6] = [
+        (&[0], true),
+        (&[4_096], true),
+        (&[4_097], false),
+        (&[4_095, 1], true),
+        (&[4_096, 1], false),
+        (&[1, 4_096], false),
+    ];
+    for (lengths, sound) in rows {
+        let of = vec![SpendPolicy::Future { tag: 128, bytes: vec![] }; lengths.len()];
+        let policy = SpendPolicy::Threshold { n: u8::try_from(of.len()).unwrap(), of };
+        let output = Output { amount: amount(1_000), address: policy.address() };
+        let coin = Coin { output, height: Height::new(1), from_coinbase: false };
+        let mut transaction = spend(&[(OutPoint::new(TxId::ZERO, 0), coin)], vec![output], vec![policy]);
+        transaction.witnesses[0].future = lengths.iter().map(|length| vec![0; *length]).collect();
+        assert_eq!(check_transaction(&network, &transaction).is_ok(), sound, "{lengths:?}");
     }
 }
 

@@ -88,6 +88,10 @@ fn signed_messages_commit_to_all_they_should() {
         assert_eq!(check.message, message(input, path), "input {input}, path {path:?}");
         assert!(check.verify());
     }
+    // What a mempool asks of a checked transaction: per input, whose coin it is and what its witness claims.
+    assert_eq!(checked.addresses(), transaction.spent_addresses());
+    let claimed: Vec<_> = checked.claims().iter().map(|claims| claims.signatures.len()).collect();
+    assert_eq!(claimed, [1, 2]);
 }
 
 fn altered(change: impl FnOnce(&mut Parameters)) -> Network {

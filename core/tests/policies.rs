@@ -247,4 +247,33 @@ fn nodes_and_levels_are_counted_exactly() {
     let mut writer = Writer::default();
     wide(62).write_to(&mut writer);
     assert!(decode::<SpendPolicy>(writer.as_slice()).is_ok());
+    for (levels, sound) in [(8, true), (9, false)] {
+        let policy = (1..levels).fold(SpendPolicy::After(1), |inner, _| nested(inner, 0));
+        assert_eq!(policy.validate().is_ok(), sound, "{levels} levels");
+        let witness = Witness { policy, signatures: vec![], preimages: vec![], future: vec![] };
+        assert_eq!(satisfy(&witness).is_ok(), sound, "{levels} levels");
+    }
+}
+
+/// What people read and what a mempool asks: every kind of policy, alone and below a threshold.
+#[test]
+fn policies_describe_themselves() {
+    let kinds = [
+        (SpendPolicy::Key(PublicKey::from_bytes([1; 32])), format!("key {}", "01".repeat(32))),
+        (SpendPolicy::After(300), "after 300".to_owned()),
+        (SpendPolicy::AfterTime(301), "after-time 301".to_owned()),
+        (SpendPolicy::Older(2), "older 2".to_owned()),
+        (SpendPolicy::Hash([3; 32]), format!("hash {}", "03".repeat(32))),
+        (SpendPolicy::Opaque(Address::from_bytes([9; 32])), format!("opaque {}", "09".repeat(32))),
+        (SpendPolicy::Future { tag: 200, bytes: vec![1, 2] }, "future 200 0102".to_owned()),
+    ];
+    for (policy, text) in &kinds {
+        let future = matches!(policy, SpendPolicy::Future { .. });
+        assert_eq!((policy.describe(), policy.has_future()), (text.clone(), future));
+        assert_eq!(policy.children(), []);
+        let of = vec![SpendPolicy::After(1), policy.clone()];
+        let above = SpendPolicy::Threshold { n: 1, of: of.clone() };
+        assert_eq!((above.describe(), above.has_future()), (format!("1 of (after 1, {text})"), future));
+        assert_eq!(above.children(), of);
+    }
 }

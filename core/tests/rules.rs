@@ -306,6 +306,13 @@ const BODY: &[Corrupt] = &[
         RuleError::NoSuchOutput { outpoint }
     },
     |case| {
+        // One past the last output.
+        case.tx(1).inputs[0].outpoint.index = case.tx(0).outputs.len() as u32;
+        case.resign(1);
+        let outpoint = case.tx(1).inputs[0].outpoint;
+        RuleError::NoSuchOutput { outpoint }
+    },
+    |case| {
         let outpoint = OutPoint::new(setara_core::hash::TxId::ZERO, 0);
         case.tx(0).inputs[0].outpoint = outpoint;
         case.block.transactions.remove(1);

@@ -5,6 +5,7 @@
 
 mod golden;
 mod reference;
+mod undo;
 
 use chacha20::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
