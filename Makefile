@@ -72,7 +72,7 @@ fuzz: ## Coverage-guided fuzzing, MINUTES for each target (default 1); docs/test
 
 mutants: ## Break the rules of setara-core in hundreds of places, one at a time, and see each caught (SHARD=K/N: a part)
 	scripts/dependencies build
-	scripts/stage "breaking setara-core and running its tests, once for each place (about 90 minutes)"
+	scripts/stage "breaking setara-core and running its tests, once for each place (about an hour)"
 	SHARD=$(SHARD) scripts/mutants
 
 lint: ## Format and clippy, with cargo-deny where it is installed (first time as long as a build)

@@ -291,6 +291,11 @@ mod tests {
         assert_eq!(Work::ZERO.checked_sub(Work(U256::ONE)), None);
         assert_eq!(most.checked_sub(most), Some(Work::ZERO));
         assert_eq!(most.checked_mul(2), None);
+        let [three, four, twelve] = [3u8, 4, 12].map(|work| Work(U256::from(work)));
+        assert_eq!(three.checked_mul(4), Some(twelve));
+        assert_eq!(three.checked_mul(0), Some(Work::ZERO));
+        assert_eq!(twelve.checked_sub(three).and_then(|rest| rest.checked_sub(four)), Work(U256::from(5u8)).into());
+        assert_eq!(four.checked_add(three).and_then(|sum| sum.checked_sub(three)), Some(four));
         assert_eq!(Work::from_be_bytes(most.to_be_bytes()), most);
     }
 

@@ -2,7 +2,7 @@
 //! table of policies alone.
 
 use setara_core::address::Address;
-use setara_core::codec::{Writer, decode, encode};
+use setara_core::codec::{CodecError, Writer, decode, encode};
 use setara_core::hash::{sha256, tagged};
 use setara_core::keys::{PublicKey, Signature};
 use setara_core::policy::{SpendPolicy, Timelock, satisfy};
@@ -233,7 +233,9 @@ fn nodes_and_levels_are_counted_exactly() {
     };
     // With the root and one revealed child, 62 hidden ones make 64 nodes.
     assert!(wide(62).validate().is_ok());
-    assert!(wide(63).validate().is_err());
+    // Counted before anything is written: the decoder would find fault with the number of children first.
+    let too_large = CodecError::Policy("deeper than 8 levels or more than 64 nodes");
+    assert_eq!(wide(63).validate(), Err(too_large));
     let nested = |inner: SpendPolicy, hidden: usize| SpendPolicy::Threshold {
         n: 1,
         of: std::iter::once(inner).chain((0..hidden).map(|_| SpendPolicy::Opaque(Address::ZERO))).collect(),
