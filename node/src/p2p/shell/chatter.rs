@@ -7,8 +7,8 @@
 use crate::p2p::message::kind;
 use std::time::Duration;
 
-/// Bytes of small talk a second: ten times what a network with full blocks announces.
-const RATE: u64 = 16 << 10;
+/// Bytes of small talk a second: twice what an honest peer announces at the most, 1,000 ids of 32 bytes each two seconds.
+const RATE: u64 = 32 << 10;
 /// Bytes that may come at once: two of the largest announcements, or questions for headers for a second's round trips.
 const BURST: u64 = 64 << 10;
 /// For so many bytes that a peer takes it may say one more: as a question of 64 hashes brings 2,000 headers, whoever follows

@@ -227,7 +227,7 @@ impl Connection {
                             Ok(message) => {
                                 self.hearing().await;
                                 let (taken, now) = (self.stats.sent.bytes(), self.office.clock.monotonic());
-                                let pause = chatter.hear(kind, size, taken, now);
+                                let pause = chatter.hear(kind, size + 4, taken, now);
                                 if !pause.is_zero() {
                                     sleep(pause).await;
                                 }
