@@ -28,7 +28,7 @@ impl Chatter {
     pub fn hear(&mut self, kind: u8, bytes: usize, taken: u64, now: Duration) -> Duration {
         let millis = u64::try_from(now.saturating_sub(self.at).as_millis()).unwrap_or(u64::MAX);
         let forgotten = millis.saturating_mul(RATE) / 1_000 + taken.saturating_sub(self.taken) / BYTES_TAKEN;
-        // What is left of a division is not lost.
+        // Messages in quick succession are not each rounded down to nothing.
         if forgotten > 0 {
             (self.at, self.taken) = (now, taken);
             self.bytes = self.bytes.saturating_sub(forgotten);
