@@ -36,8 +36,8 @@ use std::time::Duration;
 /// Without progress for so long, a sync peer is left: 2,000 headers are 160 kB, seconds on any line.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(60);
 /// Without an answer for so long, at first and at most, it is another's turn besides: a silent peer must not cost a minute.
-/// Twice as long each time: where 2,000 headers take eight seconds, not all peers may be asked for the same.
-const TURN_WAITING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(32)];
+/// Twice as long each time, and not less again: where 2,000 headers take eight seconds, not all peers are asked for the same.
+const TURN_WAITING: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(10)];
 /// Without any header stored for so long, likewise: two passes take their time, but must not keep others out.
 const TURN_UNSTORED: Duration = Duration::from_secs(60);
 /// However well it goes, a turn lasts no longer: a million headers take a minute, while who has headers of little work made
@@ -362,7 +362,6 @@ impl HeaderSync {
                     shown::raise(state, taken.last);
                 }
                 if taken.new > 0 {
-                    self.turn_waiting = TURN_WAITING[0];
                     state.stored = desk.monotonic();
                     // Progress: the peer may be asked again at once about what it announces.
                     state.unconnecting_asked = None;
