@@ -11,7 +11,7 @@ use core::slice;
 use sha2::block_api::compress256;
 
 /// SHA-256's state before the first block (FIPS 180-4, 5.3.3).
-const START: [u32; 8] =
+pub const START: [u32; 8] =
     [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 /// Whole words of a header's second block before the nonce.
 const TAIL_WORDS: usize = 3;

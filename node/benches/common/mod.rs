@@ -53,7 +53,8 @@ fn cpu_seconds_of(folder: &Path) -> f64 {
     (ticks(11) + ticks(12)) / 100.0
 }
 
-/// The threads that this process has now, and those with this name that it will have.
+/// The threads that this process has now, and those with this name that it will have. Not RocksDB's own: all databases of a
+/// process share them.
 pub struct Threads {
     now: BTreeSet<PathBuf>,
     name: &'static str,
@@ -62,14 +63,21 @@ pub struct Threads {
 impl Threads {
     /// These.
     pub fn now_and_named(name: &'static str) -> Self {
-        Self { now: tasks().collect(), name }
+        let shared = |task: &PathBuf| comm(task).starts_with("rocksdb");
+        Self { now: tasks().filter(|task| !shared(task)).collect(), name }
     }
 
     /// Their processor time so far; of a thread that has ended, nothing.
     pub fn cpu_seconds(&self) -> f64 {
-        let named = |task: &Path| std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == self.name);
-        tasks().filter(|task| self.now.contains(task) || named(task)).map(|task| cpu_seconds_of(&task)).sum()
+        tasks()
+            .filter(|task| self.now.contains(task) || comm(task) == self.name)
+            .map(|task| cpu_seconds_of(&task))
+            .sum()
     }
+}
+
+fn comm(task: &Path) -> String {
+    std::fs::read_to_string(task.join("comm")).unwrap_or_default().trim().to_owned()
 }
 
 fn tasks() -> impl Iterator<Item = PathBuf> {

@@ -6,13 +6,10 @@
 
 use fearless_simd::{Level, Simd, SimdBase, dispatch};
 use setara_core::block::Header;
-use setara_core::nonce::{Fixed, find_nonce};
+use setara_core::nonce::{Fixed, START, find_nonce};
 use setara_core::pow::Target;
 use std::ops::RangeInclusive;
 
-/// The state before a message's first block (FIPS 180-4, 5.3.3).
-const START: [u32; 8] =
-    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 /// A constant for each round (FIPS 180-4, 4.2.2).
 #[rustfmt::skip]
 const ROUND: [u32; 64] = [

@@ -64,8 +64,8 @@ pub(super) fn dumptxoutset(context: &RpcContext, args: &Args) -> Outcome {
         );
         return Err(RpcError::parameter(message));
     }
-    let stopping = || !context.shutdown.is_cancelled();
-    let dumped = dump_in_turn(&context.chain, Height::new(base), &path, &stopping).map_err(failed)?;
+    let wanted = || !context.shutdown.is_cancelled();
+    let dumped = dump_in_turn(&context.chain, Height::new(base), &path, &wanted).map_err(failed)?;
     answer(&json!({
         "coins_written": dumped.coins,
         "base_hash": dumped.base_hash,
